@@ -16,7 +16,7 @@ html:  ## set up, execute demos and notebooks, check their claims, write the sit
 
 test:  ## set up and run the whole test suite, doctest included
 	@$(PYTHON) tools/bootstrap.py html test
-	@$(RUN) -m pytest $(ARGS)
+	@$(RUN) -m pytest -n 2 --dist loadgroup $(ARGS)
 
 doctest:  ## execute every block of every page against a real PostgreSQL
 	@$(PYTHON) tools/bootstrap.py html
