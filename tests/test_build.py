@@ -21,18 +21,22 @@ BOUND = 600
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900), pytest.mark.xdist_group("build")]
 
 
-@pytest.fixture(scope="module")
-def checkout(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
-    """A clean copy of the checkout, without anything that a build made."""
-    folder = tmp_path_factory.mktemp("checkout")
+def sources() -> list[str]:
+    """The checkout's own files, by their names below it."""
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=ROOT, capture_output=True, text=True, check=True,
     )  # fmt: skip
-    for name in filter(None, listed.stdout.split("\0")):
-        if (ROOT / name).is_file():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, folder / name)
+    return [name for name in listed.stdout.split("\0") if name and (ROOT / name).is_file()]
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """A clean copy of the checkout, without anything that a build made."""
+    folder = tmp_path_factory.mktemp("checkout")
+    for name in sources():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(ROOT / name, folder / name)
     return folder
 
 
@@ -52,7 +56,8 @@ def built(checkout: pathlib.Path) -> pathlib.Path:
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     last = done.stdout.strip().splitlines()[-1]
     assert re.fullmatch(
-        r"\d+ demos and \d+ notebooks hold \(\d+ run now, 0 unchanged\), \d+ claims checked, \d+ s: open .*/index\.html", last
+        r"\d+ demos and \d+ notebooks hold \(\d+ run now, 0 unchanged\), \d+ claims checked, \d+ s: open .*/index\.html",
+        last,
     )
     return checkout
 
@@ -61,13 +66,9 @@ def built(checkout: pathlib.Path) -> pathlib.Path:
 def restored(built: pathlib.Path) -> Iterator[pathlib.Path]:
     """The built copy; the sources that the test changed are put back afterwards."""
     yield built
-    for name in "demos", "doc", "notebooks":
-        for file in (ROOT / name).rglob("*"):
-            copy = built / file.relative_to(ROOT)
-            if file.is_file() and copy.is_file() and file.suffix in {".py", ".rst", ".ipynb"}:
-                if "gallery" not in file.parts and file.parent != ROOT / "doc" / "notebooks":
-                    if copy.read_bytes() != file.read_bytes():
-                        shutil.copy2(file, copy)
+    for name in sources():
+        if (built / name).read_bytes() != (ROOT / name).read_bytes():
+            shutil.copy2(ROOT / name, built / name)
 
 
 def change(folder: pathlib.Path, name: str, old: str, new: str) -> None:
@@ -86,7 +87,12 @@ def test_nothing_changed_means_nothing_run(built: pathlib.Path) -> None:
 
 def test_changing_one_demo_reruns_that_demo_alone(restored: pathlib.Path) -> None:
     """The other demos keep their measured output."""
-    change(restored, "demos/1_corruption/plot_goodbye.py", "\nengine.dispose()\n", "\nengine.dispose()  # changed\n")
+    change(
+        restored,
+        "demos/1_corruption/plot_goodbye.py",
+        "\nengine.dispose()\n",
+        "\nengine.dispose()  # changed\n",
+    )
     done = build(restored)
     assert done.returncode == 0, done.stderr[-2000:]
     assert "(1 run now, " in done.stdout.strip().splitlines()[-1]
@@ -94,7 +100,9 @@ def test_changing_one_demo_reruns_that_demo_alone(restored: pathlib.Path) -> Non
 
 def test_broken_claim_fails_the_build_and_is_named(restored: pathlib.Path) -> None:
     """If dispose(close=False) is replaced by what it cures, the message names the demo and the claim."""
-    change(restored, "demos/1_corruption/plot_goodbye.py", "engine.dispose(close=False))", "engine.dispose())")
+    change(
+        restored, "demos/1_corruption/plot_goodbye.py", "engine.dispose(close=False))", "engine.dispose())"
+    )
     for _ in "first", "again":
         done = build(restored)
         assert done.returncode == 1
@@ -125,7 +133,9 @@ def test_warning_fails_the_build_every_time(restored: pathlib.Path) -> None:
     assert build(restored).returncode == 1
 
 
-@pytest.mark.parametrize("url", ["nonsense", "postgresql://user:secret@127.0.0.1:1/db", "mysql://user:secret@h/db"])
+@pytest.mark.parametrize(
+    "url", ["nonsense", "postgresql://user:secret@127.0.0.1:1/db", "mysql://user:secret@h/db"]
+)
 def test_bad_database_url_ends_the_build_at_once(built: pathlib.Path, url: str) -> None:
     """One sentence, exit code 2, within five seconds, no password; and the results are still there."""
     began = time.monotonic()

@@ -43,7 +43,9 @@ def survivors(marker: str, seconds: float = 10) -> list[str]:
     """The processes that still carry `marker` in their environment or command line after so many seconds."""
     deadline = time.monotonic() + seconds
     while True:
-        listed = subprocess.run(["ps", "-eww", "-o", "pid=,args=", "e"], capture_output=True, text=True, timeout=10)
+        listed = subprocess.run(
+            ["ps", "-eww", "-o", "pid=,args=", "e"], capture_output=True, text=True, timeout=10
+        )
         found = [line[:200] for line in listed.stdout.splitlines() if marker in line]
         if not found or time.monotonic() > deadline:
             return found
@@ -149,7 +151,9 @@ def test_silent_server_is_given_up_within_five_seconds(tmp_path: pathlib.Path) -
 
 def test_missing_driver_gets_one_sentence(tmp_path: pathlib.Path) -> None:
     """Without psycopg the reader is told what is missing, not shown a traceback."""
-    (tmp_path / "psycopg.py").write_text("raise ModuleNotFoundError(\"No module named 'psycopg'\", name='psycopg')")
+    (tmp_path / "psycopg.py").write_text(
+        "raise ModuleNotFoundError(\"No module named 'psycopg'\", name='psycopg')"
+    )
     done = run_alone(GOODBYE, tmp_path, DATABASE_URL="postgresql://127.0.0.1:1/db")
     assert done.returncode == 2
     assert len(done.stderr.strip().splitlines()) == 1 and "psycopg" in done.stderr

@@ -18,7 +18,11 @@ LOCKS = sorted((ROOT / "requirements").glob("*.txt"))
 
 def pins(lock: pathlib.Path) -> set[str]:
     """What a lock pins, as ``name==version``."""
-    return {line.split()[0] for line in lock.read_text().splitlines() if "==" in line and not line.startswith((" ", "#"))}
+    return {
+        line.split()[0]
+        for line in lock.read_text().splitlines()
+        if "==" in line and not line.startswith((" ", "#"))
+    }
 
 
 @pytest.mark.parametrize("lock", LOCKS, ids=lambda lock: lock.stem)
@@ -39,7 +43,9 @@ def test_locks_agree_with_the_site(name: str) -> None:
 
 def old_python() -> str | None:
     """A CPython older than 3.11 that runs, if there is one."""
-    folders = os.environ.get("PATH", "").split(os.pathsep) + [str(p) for p in pathlib.Path.home().glob(".pyenv/versions/3.[89]*/bin")]
+    folders = os.environ.get("PATH", "").split(os.pathsep) + [
+        str(p) for p in pathlib.Path.home().glob(".pyenv/versions/3.[89]*/bin")
+    ]
     folders += [str(p) for p in pathlib.Path.home().glob(".pyenv/versions/3.10*/bin")]
     for folder in folders:
         for name in "python3.10", "python3.9", "python3.8":
@@ -58,7 +64,11 @@ def test_old_python_is_told_what_to_do(tmp_path: pathlib.Path) -> None:
     shutil.copy(ROOT / "requirements" / "html.in", tmp_path / "requirements")
     shutil.copy(ROOT / "tools" / "bootstrap.py", tmp_path / "tools")
     done = subprocess.run(
-        [python, tmp_path / "tools" / "bootstrap.py"], env={"PATH": str(tmp_path)}, capture_output=True, text=True, timeout=30
+        [python, tmp_path / "tools" / "bootstrap.py"],
+        env={"PATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=30,
     )
     assert done.returncode == 2
     assert done.stderr.startswith("Python 3.11 or newer is needed") and len(done.stderr.splitlines()) == 1

@@ -23,7 +23,12 @@ def timed(folder: pathlib.Path, *command: str | pathlib.Path) -> float:
     """Seconds that a command takes in `folder`; ends with its output and exit code 1 if it fails."""
     began = time.monotonic()
     done = subprocess.run(
-        [sys.executable, *command], cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=900
+        [sys.executable, *command],
+        cwd=folder,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=900,
     )
     if done.returncode:
         sys.exit(f"{' '.join(map(str, command))} failed:\n{done.stdout[-3000:]}{done.stderr[-3000:]}")
@@ -33,7 +38,10 @@ def timed(folder: pathlib.Path, *command: str | pathlib.Path) -> float:
 def clean_copy(folder: pathlib.Path) -> pathlib.Path:
     """The tracked and untracked files of the checkout, copied into a new folder."""
     listed = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=ROOT, capture_output=True, check=True
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        check=True,
     )
     for name in filter(None, listed.stdout.decode().split("\0")):
         if (ROOT / name).is_file():
@@ -54,12 +62,16 @@ def main() -> int:
         notebooks = sorted((still / "notebooks").glob("*.ipynb"))
         scripts = sum(timed(still, demo) for demo in demos)
         scripts += sum(timed(still, "tools/run_notebooks.py", notebook) for notebook in notebooks)
-        print(f"{len(demos)} demos and {len(notebooks)} notebooks as plain scripts: {scripts:.1f} s", flush=True)
+        print(
+            f"{len(demos)} demos and {len(notebooks)} notebooks as plain scripts: {scripts:.1f} s", flush=True
+        )
         full_copy = clean_copy(pathlib.Path(name, "full"))
         full = timed(full_copy, "tools/build.py", "html")
         noop = min(timed(full_copy, "tools/build.py", "html") for _ in range(3))
     full_ratio, noop_ratio = full / (build_only + scripts / 2), noop / noop_only
-    print(f"full build: {full:.1f} s, ratio {full_ratio:.2f}; no-op: {noop:.1f} s, ratio {noop_ratio:.2f}; limit {LIMIT}")
+    print(
+        f"full build: {full:.1f} s, ratio {full_ratio:.2f}; no-op: {noop:.1f} s, ratio {noop_ratio:.2f}; limit {LIMIT}"
+    )
     return 0 if max(full_ratio, noop_ratio) <= LIMIT else 1
 
 

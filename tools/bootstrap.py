@@ -4,6 +4,8 @@ Uses uv when it is on the PATH, else venv and pip. Every file is checked against
 lock. When nothing changed it returns at once; an interrupted installation starts again.
 """
 
+from __future__ import annotations
+
 import fcntl
 import hashlib
 import os
@@ -11,6 +13,7 @@ import pathlib
 import shutil
 import subprocess
 import sys
+from typing import NoReturn
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
@@ -18,13 +21,13 @@ PYTHON = VENV / "bin" / "python"
 FLOOR = (3, 11)
 
 
-def fail(message):
+def fail(message: str) -> NoReturn:
     """End with one sentence and exit code 2."""
     print(message, file=sys.stderr)
     sys.exit(2)
 
 
-def find_python():
+def find_python() -> str:
     """The path of a CPython 3.11 or newer: this one, else the newest of the PATH."""
     if sys.version_info >= FLOOR:
         return sys.executable
@@ -32,13 +35,13 @@ def find_python():
         found = shutil.which(f"python3.{minor}")
         if found and subprocess.run([found, "-c", ""], capture_output=True, check=False).returncode == 0:
             return found
-    return fail(
+    fail(
         "Python 3.11 or newer is needed and python3 is {}.{}: install one, or say "
         "'make PYTHON=/path/to/python3.11'.".format(*sys.version_info)
     )
 
 
-def make_venv(uv):
+def make_venv(uv: str | None) -> None:
     """Create .venv if it is missing or its Python no longer runs."""
     wanted = f"import sys; sys.exit(sys.version_info < {FLOOR})"
     if PYTHON.exists() and subprocess.run([PYTHON, "-c", wanted], check=False).returncode == 0:
@@ -46,6 +49,7 @@ def make_venv(uv):
     shutil.rmtree(VENV, ignore_errors=True)
     python = find_python()
     print(f"Setting up .venv with {python}", flush=True)
+    command: list[str | os.PathLike[str]]
     command = [uv, "venv", "--quiet", "--python", python, VENV] if uv else [python, "-m", "venv", VENV]
     made = subprocess.run(command, capture_output=True, text=True, check=False)
     if made.returncode:
@@ -55,7 +59,7 @@ def make_venv(uv):
         fail(f"The virtual environment could not be made: {(made.stderr or made.stdout).strip()[-300:]}")
 
 
-def install(uv, name):
+def install(uv: str | None, name: str) -> None:
     """Install requirements/NAME.txt unless its stamp says that this very file is in place."""
     lock = ROOT / "requirements" / f"{name}.txt"
     if not lock.exists():
@@ -64,17 +68,26 @@ def install(uv, name):
     if stamp.exists() and stamp.read_text() == digest:
         return
     print(f"Installing requirements/{name}.txt", flush=True)
-    command = [PYTHON, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    command: list[str | os.PathLike[str]] = [
+        PYTHON,
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--disable-pip-version-check",
+    ]
     if uv:
         command = [uv, "pip", "install", "--quiet", "--python", PYTHON]
     environment = {key: value for key, value in os.environ.items() if key != "VIRTUAL_ENV"}
     command += ["--require-hashes", "--only-binary", ":all:", "-r", lock]
     if subprocess.run(command, env=environment, check=False).returncode:
-        fail(f"requirements/{name}.txt could not be installed; what went wrong stands above. Run it again to go on.")
+        fail(
+            f"requirements/{name}.txt could not be installed; what went wrong stands above. Run it again to go on."
+        )
     stamp.write_text(digest)
 
 
-def main():
+def main() -> None:
     """Bring .venv up to date, one process at a time."""
     with open(ROOT / "requirements" / "html.in") as turn:
         fcntl.flock(turn, fcntl.LOCK_EX)

@@ -42,7 +42,9 @@ def build(text_folder: pathlib.Path, out_folder: pathlib.Path) -> dict[str, tupl
     built = {}
     for text in sorted(text_folder.glob("*.txt")):
         if not (parts := _HEAD.fullmatch(text.read_text(encoding="utf-8"))):
-            raise InventoryError(f"{text.name} does not begin as an inventory: version, project, version, URL")
+            raise InventoryError(
+                f"{text.name} does not begin as an inventory: version, project, version, URL"
+            )
         packed = pack(parts["project"], parts["version"], parts["objects"])
         file = out_folder / f"{text.stem}.inv"
         if not file.exists() or file.read_bytes() != packed:
@@ -54,7 +56,9 @@ def build(text_folder: pathlib.Path, out_folder: pathlib.Path) -> dict[str, tupl
 def pack(project: str, version: str, objects: str) -> bytes:
     """The bytes of an ``objects.inv``: four lines, then the objects, one a line, compressed."""
     head = f"# Sphinx inventory version 2\n# Project: {project}\n# Version: {version}\n"
-    return f"{head}# The remainder of this file is compressed using zlib.\n".encode() + zlib.compress(objects.encode(), 9)
+    return f"{head}# The remainder of this file is compressed using zlib.\n".encode() + zlib.compress(
+        objects.encode(), 9
+    )
 
 
 def unpack(packed: bytes) -> tuple[str, str, list[str]]:
@@ -96,7 +100,9 @@ def refresh(folder: pathlib.Path = FOLDER) -> None:
     names, fresh = names_used(sources()), {}
     for text in sorted(folder.glob("*.txt")):
         if not (parts := _HEAD.fullmatch(text.read_text(encoding="utf-8"))):
-            raise InventoryError(f"{text.name} does not begin as an inventory: version, project, version, URL")
+            raise InventoryError(
+                f"{text.name} does not begin as an inventory: version, project, version, URL"
+            )
         address = parts["url"] + "objects.inv"
         try:
             with urllib.request.urlopen(address, timeout=30) as answer:

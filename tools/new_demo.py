@@ -57,15 +57,22 @@ def main() -> int:
     name = sys.argv[1] if len(sys.argv) == 2 else ""
     matched = re.fullmatch(r"(\w+)/(?:plot_)?(\w+?)(?:\.py)?", name)
     if not matched or matched[1] not in sections:
-        print(f"Say NAME=SECTION/CLAIM, for instance {sections[0]}/my_claim; sections: {', '.join(sections)}.", file=sys.stderr)
+        print(
+            f"Say NAME=SECTION/CLAIM, for instance {sections[0]}/my_claim; sections: {', '.join(sections)}.",
+            file=sys.stderr,
+        )
         return 2
     demo = DEMOS / matched[1] / f"plot_{matched[2]}.py"
     if demo.exists():
         print(f"{demo.relative_to(DEMOS.parent)} exists already.", file=sys.stderr)
         return 2
     demo.write_text(with_setup(MODEL, (DEMOS / "_setup.py").read_text()))
-    print(f"Wrote {demo.relative_to(DEMOS.parent)}: edit it, run it with 'make demos ONLY={matched[2]}', see it with 'make html'.")
-    print("A test pins the inventory: add the demo to tests/inventory.txt (and to READING_ORDER in doc/_ext/claims.py).")
+    print(
+        f"Wrote {demo.relative_to(DEMOS.parent)}: edit it, run it with 'make demos ONLY={matched[2]}', see it with 'make html'."
+    )
+    print(
+        "A test pins the inventory: add the demo to tests/inventory.txt (and to READING_ORDER in doc/_ext/claims.py)."
+    )
     return 0
 
 

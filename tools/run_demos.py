@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import concurrent.futures
+import contextlib
 import os
 import pathlib
 import runpy
@@ -44,10 +45,8 @@ def run(demo: pathlib.Path) -> tuple[pathlib.Path, float, str]:
 
 def end(process: subprocess.Popen[str]) -> None:
     """Kill what is left of a demo's process group, children included."""
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
     process.wait(timeout=10)
 
 

@@ -31,7 +31,10 @@ def fingerprint(execute: bool) -> str:
     """What every executed result depends on besides its own source, as a hexadecimal digest."""
     parts = [str(execute), sys.version, os.environ.get("DATABASE_URL", "")]
     parts += [file.read_text() for file in (ROOT / "requirements").glob("*.txt")]
-    parts += [pathlib.Path(__file__).with_name(name).read_text() for name in ("throwaway.py", "executed_notebooks.py")]
+    parts += [
+        pathlib.Path(__file__).with_name(name).read_text()
+        for name in ("throwaway.py", "executed_notebooks.py")
+    ]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
@@ -51,7 +54,9 @@ def stale_demos() -> list[pathlib.Path]:
 
     def is_current(demo: pathlib.Path) -> bool:
         copy = GALLERY / demo.relative_to(ROOT / "demos")
-        return copy.exists() and get_md5sum(demo, "t") == get_md5sum(copy, "t") and md5sum_is_current(copy, "t")
+        return (
+            copy.exists() and get_md5sum(demo, "t") == get_md5sum(copy, "t") and md5sum_is_current(copy, "t")
+        )
 
     return [demo for demo in sorted((ROOT / "demos").glob("*/plot_*.py")) if not is_current(demo)]
 
