@@ -1,12 +1,232 @@
-"""Transcripts and counts become pictures."""
+"""Transcripts become lanes and counts become bars: what a demo or notebook printed, as a picture.
+
+An output whose lines read ``who | does | sees`` is drawn as one lane for each actor, time running
+down; lines that read ``name | word 3 | word 4`` become stacked bars on one scale. The printed text
+stays on the page, folded. Outcomes (the words of the truth table) look the same wherever they
+appear: a symbol, the word, a colour. In prose, ``:outcome:`wrong-row``` gives the same.
+"""
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
+import re
+from collections.abc import Iterable, Sequence
+from html import escape
 from typing import Any
 
+from docutils import nodes
+from docutils.parsers.rst.states import Inliner
 from sphinx.application import Sphinx
+
+OUTCOMES = ("ok", "wrong-row", "error", "hang", "parent-lost", "write-lost", "starved", "not-run")
+_STEP = re.compile(r"(parent|server|child(?: \d+)?) *\| *([^|]*?) *(?:\| *(.*?))? *$")
+_BAR = re.compile(r"([^|]*?) *((?:\| *[a-z-]+ \d+ *)+)$")
+_OUTCOME = re.compile(rf"({'|'.join(OUTCOMES)})(?![\w-])[:,]? *(.*)$")
+_SQL = re.compile(
+    r"(BEGIN|COMMIT|COPY|CREATE|DELETE|DROP|EXECUTE|FETCH|INSERT|LISTEN|LOCK|NOTIFY|PREPARE|ROLLBACK"
+    r"|SAVEPOINT|SELECT|SET|SHOW|UPDATE)\b"
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """One line of a transcript; `outcome` is empty where `sees` does not begin with one."""
+
+    who: str
+    does: str
+    outcome: str
+    sees: str
+
+    @property
+    def speaks(self) -> bool:
+        """Whether the line itself says that SQL went to the server."""
+        return self.who != "server" and _SQL.match(self.does) is not None
+
+
+@dataclasses.dataclass(frozen=True)
+class Bar:
+    """One line of counts: its name, and (word, count) in the order printed."""
+
+    name: str
+    cells: tuple[tuple[str, int], ...]
+
+    @property
+    def total(self) -> int:
+        """The sum of the counts."""
+        return sum(count for _, count in self.cells)
+
+
+def step(line: str) -> Step | None:
+    """The step that a printed line tells, or None."""
+    if not (match := _STEP.match(line)):
+        return None
+    who, does, sees = match[1], match[2], match[3] or ""
+    outcome = _OUTCOME.match(sees)
+    return Step(who, does, outcome[1], outcome[2]) if outcome else Step(who, does, "", sees)
+
+
+def bar(line: str) -> Bar | None:
+    """The counts that a printed line gives, or None."""
+    if not (match := _BAR.match(line)):
+        return None
+    cells = (cell.split() for cell in match[2].strip(" |").split("|"))
+    return Bar(match[1], tuple((word, int(count)) for word, count in cells))
+
+
+def parts(text: str) -> list[tuple[type | None, str]]:
+    """Cut an output into runs of steps (Step), of counts (Bar) and of other lines (None)."""
+
+    def kind(line: str) -> type | None:
+        return Step if step(line) else Bar if bar(line) else None
+
+    runs = itertools.groupby((line.rstrip() for line in text.splitlines()), kind)
+    cut = [(kind, "\n".join(lines).strip("\n")) for kind, lines in runs]
+    return [(kind, run) for kind, run in cut if run]
+
+
+def badge(word: str) -> str:
+    """An outcome as HTML: the stylesheet puts symbol and colour to the word."""
+    return f'<span class="outcome outcome-{word}">{word}</span>'
+
+
+def lanes_of(steps: Iterable[Step]) -> list[str]:
+    """The actors in the order of their lanes: the server between the parent and its children."""
+    return ["parent", "server", *sorted({step.who for step in steps} - {"parent", "server"} or {"child"})]
+
+
+def rails(step: Step, lanes: Sequence[str]) -> str:
+    """The drawn part of one step: every lane, the mark on the actor's, the arrow to the server's."""
+    at, server = lanes.index(step.who), lanes.index("server")
+    drawn = "".join(f'<i class="rail {lane.split()[0]}" style="--at:{i}"></i>' for i, lane in enumerate(lanes))
+    if step.speaks:
+        way = "left" if at > server else "right"
+        drawn += f'<i class="arrow {way}" style="--at:{min(at, server)};--over:{abs(at - server)}"></i>'
+    mark = f"outcome-{step.outcome}" if step.outcome else step.who.split()[0]
+    return f'<span class="rails" aria-hidden="true">{drawn}<i class="mark {mark}" style="--at:{at}"></i></span>'
+
+
+def lanes_html(steps: Sequence[Step], lanes: Sequence[str], first: int) -> str:
+    """Steps as a table that is drawn as lanes; `first` is the number of the first step on its page."""
+    last = first + len(steps) - 1
+    caption = f"Step {first}" if first == last else f"Steps {first} and {last}"
+    if last - first > 1:
+        caption = f"Steps {first} to {last}"
+    if first == 1:
+        caption += ", as measured in this build. Time runs down"
+        caption += "; an arrow is SQL on its way to the server." if any(s.speaks for s in steps) else "."
+    heads = "".join(f'<i style="--at:{i}">{lane}</i>' for i, lane in enumerate(lanes))
+    rows = "".join(
+        f'<tr role="row"><th role="rowheader" scope="row">{rails(step, lanes)}{step.who}</th>'
+        f'<td role="cell" class="does">{escape(step.does)}</td>'
+        f'<td role="cell" class="sees">{badge(step.outcome) if step.outcome else ""} {escape(step.sees)}</td></tr>'
+        for step in steps
+    )
+    return (
+        f'<table class="lanes" role="table" style="--lanes:{len(lanes)}"><caption>{caption}</caption>'
+        f'<thead role="rowgroup"><tr role="row"><th role="columnheader" scope="col">'
+        f'<span class="rails" aria-hidden="true">{heads}</span><span class="visually-hidden">who</span></th>'
+        f'<th role="columnheader" scope="col">does</th><th role="columnheader" scope="col">sees</th></tr></thead>'
+        f'<tbody role="rowgroup">{rows}</tbody></table>'
+    )
+
+
+def bars_html(bars: Sequence[Bar], caption: str = "Counted in this build; all bars have one scale.") -> str:
+    """Counts as stacked bars, each with its words and numbers under it."""
+    longest = max(bar.total for bar in bars) or 1
+    drawn = "".join(
+        f'<div class="bar-name">{escape(bar.name)}</div>'
+        f'<div class="bar" aria-hidden="true" style="--share:{bar.total / longest:.4f}">'
+        + "".join(f'<i class="outcome-{word}" style="--n:{count}"></i>' for word, count in bar.cells if count)
+        + '</div><ul class="bar-key">'
+        + "".join(
+            f'<li{"" if count else " class=none"}>{badge(word)} <b>{count}</b></li>' for word, count in bar.cells
+        )
+        + "</ul>"
+        for bar in bars
+    )
+    return f'<figcaption>{caption}</figcaption><div class="bars">{drawn}</div>'
+
+
+class Picture(nodes.General, nodes.Element):
+    """What an output shows (attribute ``html``), with the output itself as its child."""
+
+
+class Fold(nodes.General, nodes.Element):
+    """A part of a page that is there when wanted (attribute ``summary``)."""
+
+
+def visit_picture(self: Any, node: Picture) -> None:
+    """Open the figure."""
+    self.body.append(f'<figure class="picture">{node["html"]}<details><summary>As printed</summary>')
+
+
+def depart_picture(self: Any, node: Picture) -> None:
+    """Close the figure."""
+    self.body.append("</details></figure>")
+
+
+def visit_fold(self: Any, node: Fold) -> None:
+    """Open the fold."""
+    self.body.append(f'<details class="fold"><summary>{escape(node["summary"])}</summary>')
+
+
+def depart_fold(self: Any, node: Fold) -> None:
+    """Close the fold."""
+    self.body.append("</details>")
+
+
+def nothing(self: Any, node: nodes.Element) -> None:
+    """Elsewhere than in HTML the printed text stands as it is."""
+
+
+def draw(app: Sphinx, doctree: nodes.document) -> None:
+    """Put a picture in the place of each output of a demo or notebook that can be drawn."""
+    outputs = [
+        block
+        for block in doctree.findall(nodes.literal_block)
+        if {"sphx-glr-script-out", "output"} & {*block["classes"], *block.parent.get("classes", ())}
+    ]
+    cut = {id(block): parts(block.astext()) for block in outputs}
+    told = [s for runs in cut.values() for kind, run in runs if kind is Step for s in map(step, run.splitlines()) if s]
+    lanes, number = lanes_of(told), 1
+    for block in outputs:
+        runs = cut[id(block)]
+        if not any(kind for kind, _ in runs):
+            continue
+        drawn: list[nodes.Element] = []
+        for kind, run in runs:
+            part = block.deepcopy()
+            part.children.clear()
+            part.rawsource = run
+            part += nodes.Text(run)
+            if kind is Step:
+                steps = [s for s in map(step, run.splitlines()) if s]
+                drawn.append(Picture("", part, html=lanes_html(steps, lanes, number)))
+                number += len(steps)
+            elif kind is Bar:
+                counts = [b for b in map(bar, run.splitlines()) if b]
+                drawn.append(Picture("", part, html=bars_html(counts)))
+            else:
+                drawn.append(part)
+        block.parent.replace(block, drawn)
+
+
+def outcome_role(
+    name: str, rawtext: str, text: str, lineno: int, inliner: Inliner, options: Any = None, content: Any = None
+) -> tuple[list[nodes.Node], list[nodes.system_message]]:
+    """``:outcome:`hang```: an outcome in prose, with its symbol and colour."""
+    if text in OUTCOMES:
+        return [nodes.inline(rawtext, text, classes=["outcome", f"outcome-{text}"])], []
+    problem = inliner.reporter.error(f"{text!r} is no outcome; the outcomes are {', '.join(OUTCOMES)}", line=lineno)
+    return [inliner.problematic(rawtext, rawtext, problem)], [problem]
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
-    """Nothing yet."""
-    return {"parallel_read_safe": True, "parallel_write_safe": True}
+    """Draw before Sphinx collects a page's images and downloads (priority 500)."""
+    others: dict[str, Any] = {builder: (nothing, nothing) for builder in ("latex", "text", "man", "texinfo")}
+    app.add_node(Picture, html=(visit_picture, depart_picture), **others)
+    app.add_node(Fold, html=(visit_fold, depart_fold), **others)
+    app.add_role("outcome", outcome_role)
+    app.connect("doctree-read", draw, priority=100)
+    return {"parallel_read_safe": True, "parallel_write_safe": True, "version": "1"}
