@@ -1,0 +1,63 @@
+"""The hazards: one function each, told as the parent's steps; the child's steps stand beside it.
+
+Read one to know exactly what a cell of the truth table means. A hazard says what it found
+(`Parent.found`); a cell in which nothing was found is ``ok``.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+
+from poolfork.actors import Parent
+
+
+@dataclass(frozen=True)
+class Hazard:
+    """A hazard: its name, its variants, the function that takes the parent's steps, its criterion.
+
+    ``only`` narrows it to ``asyncio`` drivers, drivers used by ``threads``, or ``sqlite``.
+    """
+
+    name: str
+    variants: tuple[str, ...]
+    probe: Callable[[Parent, str], None]
+    passes_when: str
+    only: str = ""
+    seconds: float = 12.0
+
+    @property
+    def source(self) -> tuple[str, int, int]:
+        """Where to read it: module, first and last line."""
+        lines, first = inspect.getsourcelines(self.probe)
+        return self.probe.__module__, first, first + len(lines) - 1
+
+
+_REGISTRY: dict[str, Hazard] = {}
+
+
+def hazard(
+    name: str, *variants: str, passes_when: str, only: str = "", seconds: float = 12.0
+) -> Callable[[Callable[[Parent, str], None]], Callable[[Parent, str], None]]:
+    """Register a function as a hazard; the first variant is the plain one, ``""`` if there is no choice."""
+
+    def register(probe: Callable[[Parent, str], None]) -> Callable[[Parent, str], None]:
+        _REGISTRY[name] = Hazard(name, variants or ("",), probe, passes_when, only, seconds)
+        return probe
+
+    return register
+
+
+@cache
+def all_hazards() -> dict[str, Hazard]:
+    """Every hazard by its name, in the order in which the table shows them."""
+    for module in "crossed", "goodbye", "held", "pooled", "state", "loop", "files":
+        importlib.import_module(f"poolfork.hazards.{module}")
+    order = (
+        "crossed goodbye-close goodbye-gc goodbye-exit held-finish held-use starved locked thread-local grandchild "
+        "state c-fork event-loop tls"
+    ).split()
+    return dict(sorted(_REGISTRY.items(), key=lambda item: order.index(item[0]) if item[0] in order else 99))

@@ -1,0 +1,158 @@
+"""What the parent holds at the fork, the child holds too: `held-finish`, `held-use`, `cursor`, `advisory-lock`."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import gc
+import re
+
+import sqlalchemy as sa
+
+from poolfork.actors import Child, NotRun, Parent, Referee
+from poolfork.hazards import hazard
+
+
+@hazard(
+    "held-finish", "close", "drop", "unwind", "exit", "session-close", "session-drop",
+    passes_when="the parent's COMMIT keeps its row",
+)
+def held_finish(parent: Parent, variant: str) -> None:
+    """The parent has inserted a row and forks; the child finishes with its copy; the parent commits."""
+    parent.holds("session" if variant.startswith("session") else "connection")
+    leave = "exit" if variant == "exit" else "_exit"
+    with parent.judged():
+        facts = None
+        child = parent.fork(functools.partial(child_finishes, how=variant), leave=leave)
+        facts = child.hears()
+        if facts["error_seen"]:
+            parent.remark(f"child, finishing: {facts['error_seen']}")
+        child.leaves()
+    parent.commits()
+
+
+def child_finishes(child: Child, how: str) -> None:
+    """Apply the recipe, then close, drop or unwind the copy; or just leave."""
+    child.applies_recipe()
+    error = ""
+    try:
+        if child.held is None:
+            pass  # spawned: there is no copy
+        elif how in ("close", "session-close"):
+            child.do(child.held.close)
+        elif how in ("drop", "session-drop"):
+            child.do(child.drops_everything)
+            gc.collect()
+        elif how == "unwind":
+            child.do(child_unwinds, child)
+    except Exception as caught:  # the criterion is the parent's row; the text is kept
+        error = f"{type(caught).__name__}: {caught}"[:300]
+    child.says(error_seen=error)
+
+
+def child_unwinds(child: Child) -> None:
+    """Leave ``with engine.connect()`` by an exception, as a traceback through the caller's frames does."""
+    with contextlib.suppress(ZeroDivisionError), child.held:
+        raise ZeroDivisionError
+
+
+@hazard("held-use", "connection", "session", passes_when="a clear error in the child, the parent's transaction intact")
+def held_use(parent: Parent, variant: str) -> None:
+    """The child inserts a row through its copy of the parent's Connection or Session."""
+    parent.holds(variant)
+    child = parent.fork(child_uses_the_copy)
+    with parent.judged():
+        error = child.hears()["error_seen"]
+        if not error:
+            parent.found("wrong-row", "the child's statement ran inside the parent's transaction, without an error")
+        elif not re.search(r"fork|process|pid\b|inherit", error, re.I):
+            parent.found("error", f"child: an error that does not say why: {error}")
+        else:
+            parent.remark(f"child: {error}")
+        child.leaves()
+    parent.commits()
+
+
+def child_uses_the_copy(child: Child) -> None:
+    """Apply the recipe and execute on the copy."""
+    child.applies_recipe()
+    if child.held is None:
+        child.says(error_seen="spawned: no copy in this process")
+        return
+    try:
+        child.do(child.insert, child.held, child.childs_row, "child")
+        child.says(error_seen="")
+    except Exception as error:
+        child.says(error_seen=f"{type(error).__name__}: {' '.join(str(error).split())}"[:400])
+
+
+_ROWS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 500) SELECT i FROM n"
+
+
+@hazard("cursor", "close", "drop", passes_when="the parent reads the rest of its rows, in order")
+def cursor(parent: Parent, variant: str) -> None:
+    """The parent has read 1 of 500 rows of a streamed result; the child finishes with its copy of it."""
+    if parent.driver.server not in ("postgresql", "mysql", "sqlite"):
+        raise NotRun("this dialect's recursive query is not known here")
+    parent.make_engine(pool_size=2, max_overflow=0, pool_timeout=0.5)
+
+    def read_one() -> int:
+        connection = parent.engine.connect().execution_options(stream_results=True, max_row_buffer=1)
+        parent.held = [connection, connection.execute(sa.text(_ROWS))]
+        return int(parent.held[1].fetchone()[0])
+
+    parent.step("the parent reads the first row")
+    rows = [parent.do(read_one)]
+    with parent.judged():
+        child = parent.fork(functools.partial(child_ends_the_cursor, how=variant))
+        error = child.hears()["error_seen"]
+        if error:
+            parent.remark(f"child, finishing: {error}")
+        child.leaves()
+    parent.step("the parent reads the rest")
+    with parent.judged("parent-lost"):
+        rows += parent.do(lambda: [row[0] for row in parent.held[1]])
+        if rows != list(range(1, 501)):
+            parent.found("wrong-row", f"the parent read {len(rows)} rows of 500")
+
+
+def child_ends_the_cursor(child: Child, how: str) -> None:
+    """Apply the recipe, then close or drop the copies of result and connection."""
+    child.applies_recipe()
+    error = ""
+    try:
+        if child.held and how == "close":
+            child.do(lambda: [child.held[1].close(), child.held[0].close()])
+        elif child.held:
+            child.do(child.drops_everything)
+            gc.collect()
+    except Exception as caught:
+        error = f"{type(caught).__name__}: {caught}"[:300]
+    child.says(error_seen=error)
+
+
+@hazard("advisory-lock", passes_when="the parent still holds its lock after the child has left by normal exit")
+def advisory_lock(parent: Parent, variant: str) -> None:
+    """The parent holds a session's lock; the child applies the recipe and exits normally; another asks for it."""
+    take, is_free = (word.replace(":key", str(parent.spec.key)) for word in parent.needs("lock"))
+    parent.has_idle()
+    parent.step("the parent takes the lock")
+    parent.do(_takes_lock, parent, take)
+    with parent.judged():
+        parent.fork(child_only_leaves, leave="exit").leaves()
+    parent.step("the referee asks for the lock")
+    with Referee(parent) as referee:
+        if referee.rows(is_free)[0][0]:
+            parent.found("parent-lost", "another session got the lock that the parent holds")
+
+
+def _takes_lock(parent: Parent, take: str) -> None:
+    parent.held = parent.engine.connect()
+    parent.held.execute(sa.text(take))
+    parent.held.commit()
+
+
+def child_only_leaves(child: Child) -> None:
+    """Apply the recipe."""
+    child.applies_recipe()
+

@@ -1,0 +1,73 @@
+"""An asyncio loop crosses the fork: its epoll object is one, in two processes (`event-loop`)."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import threading
+
+from poolfork.actors import Child, NotRun, Parent
+from poolfork.hazards import hazard
+
+
+@hazard(
+    "event-loop", "running", "collected", only="asyncio", passes_when="the parent's loop still answers on every connection",
+)
+def event_loop(parent: Parent, variant: str) -> None:
+    """The parent has three idle connections on its loop; the child lets transports (and loop) be collected.
+
+    ``running``: the fork is taken inside the running loop, whose frames keep it alive in the child.
+    ``collected``: between two runs of the loop, so that the child can let the loop go as well.
+    """
+    if parent.loop is None:
+        raise NotRun("only an asyncio driver has a loop")
+    sessions = parent.has_idle(3)
+
+    def fork() -> None:
+        with parent.judged():
+            parent.fork(child_lets_go).leaves()
+
+    if variant == "running":
+        parent.do(fork)
+    else:
+        fork()
+    parent.step("the parent asks on every connection")
+
+    def ask_all() -> list[object]:
+        with contextlib.ExitStack() as stack:
+            return [parent.backend(stack.enter_context(parent.engine.connect())) for _ in sessions]
+
+    with parent.judged("parent-lost"):
+        now = parent.do(ask_all)
+        if parent.recipe.keeps_idle and parent.recipe.start == "fork" and set(now) != set(sessions):
+            parent.found("parent-lost", f"the parent has sessions {now} instead of {sessions}")
+    parent.step("a thread wakes the parent's loop")
+    if not _wakes(parent.loop):
+        parent.remark("the parent's loop no longer wakes for call_soon_threadsafe()")
+
+
+def child_lets_go(child: Child) -> None:
+    """Apply the recipe, drop the engine and the inherited loop, collect garbage."""
+    child.applies_recipe()
+    if hasattr(child, "inherited"):
+        child.inherited.loop = None
+        asyncio.set_event_loop(None)
+        child.inherited.engine = child.inherited.application_engine = None  # type: ignore[assignment, attr-defined]
+        child.engine = child.application_engine = None  # type: ignore[assignment]
+    gc.collect()
+
+
+def _wakes(loop: asyncio.AbstractEventLoop) -> bool:
+    """Whether a sleeping loop hears another thread within half a second."""
+
+    async def sleeper() -> bool:
+        awake = asyncio.Event()
+        threading.Timer(0.02, loop.call_soon_threadsafe, [awake.set]).start()
+        with contextlib.suppress(TimeoutError):
+            started = loop.time()
+            await asyncio.wait_for(awake.wait(), 0.5)
+            return loop.time() - started < 0.4
+        return False
+
+    return loop.run_until_complete(sleeper())

@@ -1,0 +1,284 @@
+"""Where cells are born: a fresh process, without a single connection, that forks a parent for each cell.
+
+Run as ``python -m poolfork.nursery``. It reads jobs from standard input, one JSON object a line,
+and writes what came of them to standard output. Each cell's parent leads a session of its own, so
+that it is killed with all its children; when standard input ends, however that comes, everything
+ends, and the nursery drops the table that it made.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import importlib
+import json
+import os
+import select
+import signal
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from multiprocessing import forkserver
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from poolfork.actors import SEVERITY, START, STEP, NotRun, Parent, Spec, tell
+from poolfork.hazards import all_hazards
+from poolfork.recipes import recipe
+
+
+@dataclass
+class Cell:
+    """A cell while it is measured."""
+
+    number: int
+    pid: int
+    pipe: int
+    seconds: float
+    patience: float
+    started: float = field(default_factory=time.monotonic)
+    step_started: float = field(default_factory=time.monotonic)
+    step: str = "start"
+    findings: list[tuple[str, str]] = field(default_factory=list)
+    rest: bytes = b""
+    runs: int = 1
+    not_run: str | None = None
+    done: bool = False
+
+    def heard(self, data: bytes) -> None:
+        """Take in what the cell's parent reports."""
+        *lines, self.rest = (self.rest + data).split(b"\n")
+        for line in lines:
+            fact = json.loads(line)
+            self.step_started = time.monotonic()
+            if "step" in fact:
+                self.step = fact["step"]
+            elif "outcome" in fact:
+                self.findings.append((fact["outcome"], fact["detail"]))
+            elif "not_run" in fact:
+                self.not_run, self.done = fact["not_run"], True
+            else:
+                self.runs, self.done = fact["runs"], True
+
+    def overstays(self) -> str | None:
+        """Why it has to be ended now, or None."""
+        now = time.monotonic()
+        if now - self.step_started > self.patience:
+            return f"{self.step}: no end after {self.patience:g} s"
+        if now - self.started > self.seconds:
+            return f"{self.step}: the cell took more than {self.seconds:g} s"
+        return None
+
+    def result(self) -> dict[str, Any]:
+        """The cell's outcome: the worst of what was found; its detail first."""
+        took = {"number": self.number, "seconds": round(time.monotonic() - self.started, 3)}
+        if self.not_run:
+            return took | {"outcome": "not-run", "detail": self.not_run, "runs": 0}
+        findings = sorted(self.findings, key=lambda finding: SEVERITY.index(finding[0]))
+        outcome = findings[0][0] if findings else "ok"
+        details = dict.fromkeys(f"{word}: {text}" if word != outcome else text for word, text in findings)
+        return took | {"outcome": outcome, "detail": "; ".join(details)[:1200], "runs": self.runs}
+
+
+class Nursery:
+    """Runs cells, some at a time, until standard input ends."""
+
+    def __init__(self) -> None:
+        self.cells: dict[int, Cell] = {}
+        self.tables: list[Spec] = []
+
+    def run(self) -> Callable[[], None] | None:
+        """Serve; returns None at the end, and in each cell's parent the function that it is to call."""
+        rest, open_ = b"", True
+        while open_:
+            ready, _, _ = select.select([0, *self.cells], [], [], 0.05)
+            if 0 in ready:
+                data = os.read(0, 65536)
+                open_ = bool(data)
+                *lines, rest = (rest + data).split(b"\n")
+                for line in lines:
+                    life = self._born(json.loads(line))
+                    if life is not None:
+                        return life
+            for pipe in [pipe for pipe in ready if pipe]:
+                data = os.read(pipe, 65536)
+                self.cells[pipe].heard(data)
+                if not data:
+                    self.cells[pipe].findings.append(("error", f"{self.cells[pipe].step}: the parent died"))
+                    self.cells[pipe].done = True
+            for cell in list(self.cells.values()):
+                late = cell.overstays()
+                if late and not cell.done:
+                    cell.findings.append(("hang", late))
+                if cell.done or late:
+                    self._ends(cell)
+        for cell in list(self.cells.values()):
+            self._ends(cell, say=False)
+        for table in self.tables:
+            _in_a_process(lambda table=table: _drop_table(table))  # type: ignore[misc]
+        return None
+
+    def _born(self, job: dict[str, Any]) -> Callable[[], None] | None:
+        """Fork a cell's parent, or do an errand; in the cell's parent, its life is returned."""
+        spec = Spec(**job["spec"])
+        if job["do"] == "table":
+            answer = _in_a_process(lambda: _make_table(spec, job["rows"]))
+            if "error" not in answer:
+                self.tables.append(spec)
+            _say(answer)
+            return None
+        forks = recipe(spec.recipe).start == "fork"
+        seconds, patience = all_hazards()[spec.hazard].seconds * (1 if forks else 3), STEP if forks else 3 * START
+        ours, theirs = os.pipe()
+        pid = os.fork()
+        if pid:
+            os.close(theirs)
+            self.cells[ours] = Cell(job["number"], pid, ours, seconds, patience)
+            return None
+        os.setsid()
+        signal.setitimer(signal.ITIMER_REAL, seconds + 5)  # should the nursery be killed
+        forkserver._forkserver.ensure_running = lambda: None  # type: ignore[attr-defined]  # the nursery's does run
+        nothing = os.open(os.devnull, os.O_RDWR)
+        for descriptor in (0, 1, 2) if "POOLFORK_DEBUG" not in os.environ else (0,):
+            os.dup2(nothing, descriptor)
+        for descriptor in [nothing, ours, *self.cells]:
+            os.close(descriptor)
+        self.cells = {}
+        return lambda: _live(spec, theirs)
+
+    def _ends(self, cell: Cell, say: bool = True) -> None:
+        """End a cell's session, whoever is left in it, and say what came of it."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(cell.pid, signal.SIGKILL)
+        os.waitpid(cell.pid, 0)
+        os.close(cell.pipe)
+        del self.cells[cell.pipe]
+        if say:
+            _say(cell.result())
+
+
+def _live(spec: Spec, pipe: int) -> None:
+    """A cell's parent: take the hazard's steps and report. A child of it may leave through here."""
+
+    def report(fact: dict[str, Any]) -> None:
+        os.write(pipe, json.dumps(fact).encode() + b"\n")
+
+    parent = Parent(spec, report)
+    try:
+        if spec.driver == "sqlite" or spec.driver == "aiosqlite":
+            _in_a_process(lambda: _make_table(spec, [spec.key]))
+        all_hazards()[spec.hazard].probe(parent, spec.variant)
+    except NotRun as reason:
+        report({"not_run": str(reason)})
+        os._exit(0)
+    except TimeoutError as error:
+        parent.found("hang", f"the parent got no answer: {tell(error)}")
+    except Exception as error:
+        parent.found("error", f"parent: {tell(error)}")
+    report({"runs": parent.runs})
+    os._exit(0)
+
+
+def _in_a_process(errand: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """Do an errand in a process of its own, so that no connection of it is inherited; bounded to 10 s."""
+    ours, theirs = os.pipe()
+    pid = os.fork()
+    if not pid:
+        signal.setitimer(signal.ITIMER_REAL, 10)
+        try:
+            answer = errand()
+        except BaseException as error:
+            answer = {"error": tell(error)}
+        os.write(theirs, json.dumps(answer).encode())
+        os._exit(0)
+    os.close(theirs)
+    with os.fdopen(ours, "rb") as pipe:
+        told = pipe.read()
+    os.waitpid(pid, 0)
+    return dict(json.loads(told)) if told else {"error": "no answer within 10 s"}
+
+
+def _connected(spec: Spec, work: Callable[[Parent, sa.Connection], dict[str, Any]]) -> dict[str, Any]:
+    """Do some work in one transaction of a plain engine."""
+    parent = Parent(replace(spec, recipe="null-pool"), lambda fact: None)
+    parent.make_engine()
+
+    def begin() -> dict[str, Any]:
+        with parent.engine.begin() as connection:
+            return work(parent, connection)
+
+    return dict(parent.do(begin))
+
+
+def _make_table(spec: Spec, rows: list[int]) -> dict[str, Any]:
+    """Make the one table, with a row for each cell; answers with the server's version."""
+
+    def make(parent: Parent, connection: sa.Connection) -> dict[str, Any]:
+        table = sa.Table(
+            spec.table, sa.MetaData(),
+            sa.Column("id", sa.BigInteger, primary_key=True, autoincrement=False), sa.Column("who", sa.String(60)),
+        )
+        if sa.inspect(connection).has_table(spec.table):
+            return {}  # two doors of one server
+        table.create(connection)
+        connection.execute(table.insert(), [{"id": row, "who": "locked"} for row in rows])
+        version = ".".join(map(str, connection.dialect.server_version_info or ()))
+        kind = "MariaDB" if getattr(connection.dialect, "is_mariadb", False) else connection.dialect.name
+        return {"server": f"{kind} {version}"}
+
+    return _connected(spec, make)
+
+
+def _drop_table(spec: Spec) -> dict[str, Any]:
+    """Drop the table; what still holds it has been killed, so the server lets go within moments."""
+
+    def drop(parent: Parent, connection: sa.Connection) -> dict[str, Any]:
+        sa.Table(spec.table, sa.MetaData()).drop(connection, checkfirst=True)
+        return {}
+
+    for attempt in range(20):
+        try:
+            return _connected(spec, drop)
+        except sa.exc.DBAPIError:
+            time.sleep(0.1 * (attempt + 1) ** 0.5)
+    return {}
+
+
+def _say(answer: dict[str, Any]) -> None:
+    with contextlib.suppress(BrokenPipeError):
+        os.write(1, json.dumps(answer).encode() + b"\n")
+
+
+def _warm(dialect: str) -> None:
+    """Import and compile, once for all cells, what each would otherwise import and compile for itself."""
+    url = sa.make_url(f"{dialect}://")
+    kind = url.get_dialect()
+    engine = sa.create_engine(url) if not kind.is_async else create_async_engine(url).sync_engine
+    table = sa.table("poolfork", sa.column("id"), sa.column("who"))
+    for statement in sa.select(sa.literal("word")), table.insert(), sa.select(table.c.id).with_for_update():
+        str(statement.compile(dialect=engine.dialect))
+    forkserver.set_forkserver_preload(["poolfork.hazards.crossed", type(engine.dialect).__module__, engine.dialect.dbapi.__name__])
+    forkserver.ensure_running()  # one for all cells: what it forks is as empty as it is itself
+    for module in "psycopg_binary", "asyncio.base_events", "multiprocessing.spawn", "multiprocessing.popen_fork":
+        with contextlib.suppress(ImportError):
+            importlib.import_module(module)
+
+
+def main() -> None:
+    """Serve until standard input ends. The dialect named as argument is made ready first."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    all_hazards()
+    _warm(sys.argv[1])
+    gc.collect()
+    gc.freeze()  # what is here is every cell's, and nobody's garbage
+    life = Nursery().run()
+    if life is not None:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        life()
+
+
+if __name__ == "__main__":
+    main()

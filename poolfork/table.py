@@ -1,0 +1,364 @@
+"""The truth table: every hazard x recipe x driver, measured on throw-away servers, as JSON."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import datetime
+import hashlib
+import importlib.metadata
+import json
+import os
+import pathlib
+import platform
+import secrets
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from poolfork import servers
+from poolfork.actors import Spec
+from poolfork.drivers import DRIVERS, Driver, address, machine, versions
+from poolfork.hazards import Hazard, all_hazards
+from poolfork.recipes import RECIPES, Recipe, recipe
+
+Cell = dict[str, Any]
+TRANSPORTS = ("socket", "tcp")
+AT_ONCE = 3  # nurseries; each runs two cells, most of which wait rather than work
+CELLS_AT_ONCE = 2
+
+
+@dataclass
+class Job:
+    """A cell that is to be measured, with the address of its server still open."""
+
+    cell: Cell
+    key: str = ""
+
+    @property
+    def transport(self) -> str:
+        """Which of the server's doors it goes through."""
+        if self.cell["hazard"] == "tls":
+            return "tls"
+        return "tcp" if self.cell["variant"] == "tcp" else "socket"
+
+
+@dataclass
+class Door:
+    """A server as one driver reaches it: URL and connect arguments."""
+
+    url: str
+    connect_args: dict[str, Any] = field(default_factory=dict)
+
+
+def plan(
+    drivers: Iterable[Driver], recipes: Iterable[str], hazards: Iterable[Hazard], *, variants: bool = True,
+) -> list[Job]:
+    """All cells, in the table's order. A spawned child costs a second: there only a hazard's first variant."""
+    jobs = []
+    for driver in drivers:
+        for hazard in hazards:
+            for name in recipes:
+                several = variants and recipe(name).start != "spawn" and not _meaningless(driver, recipe(name), hazard)
+                for variant in hazard.variants if several else hazard.variants[:1]:
+                    if driver.server == "sqlite" and variant == "tcp":
+                        continue
+                    jobs.append(Job({
+                        "hazard": hazard.name, "variant": variant, "recipe": name, "driver": driver.name,
+                    }))
+    return jobs
+
+
+class Measurement:
+    """Runs jobs in nurseries, one nursery a driver at a time, and collects their cells."""
+
+    def __init__(self, progress: Callable[[int, int, int], None] | None = None) -> None:
+        self.progress = progress or (lambda done, total, bad: None)
+        self.done = self.total = self.bad = 0
+        self.server_versions: dict[str, str] = {}
+        self.dialects: dict[str, str] = {}
+
+    async def run(
+        self, groups: dict[str, list[Job]], doors: Callable[[str, str], Door], *,
+        at_once: int = AT_ONCE, cells_at_once: int = CELLS_AT_ONCE,
+    ) -> None:
+        """Measure the groups (a driver's name and its jobs); the outcome is written into each job's cell."""
+        self.total = sum(map(len, groups.values()))
+        gate = asyncio.Semaphore(at_once)
+
+        async def one(name: str, jobs: list[Job]) -> None:
+            async with gate:
+                await self._group(name, jobs, doors, cells_at_once)
+
+        async with asyncio.TaskGroup() as tasks:
+            for name, jobs in sorted(groups.items(), key=lambda group: -len(group[1])):
+                tasks.create_task(one(name, jobs))
+
+    async def _group(self, name: str, jobs: list[Job], doors: Callable[[str, str], Door], cells_at_once: int) -> None:
+        nursery = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "poolfork.nursery", self.dialects.get(name) or DRIVERS[name].dialect,
+            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
+            stderr=None if "POOLFORK_DEBUG" in os.environ else asyncio.subprocess.DEVNULL,
+            start_new_session=True, limit=2**20,
+        )
+        assert nursery.stdin is not None and nursery.stdout is not None
+        try:
+            table = f"poolfork_{secrets.token_hex(6)}"
+
+            def spec(number: int, job: Job) -> dict[str, Any]:
+                door = doors(name, job.transport)
+                cell = job.cell
+                url = door.url.replace("POOLFORK_CELL", str(number))
+                return asdict(Spec(cell["hazard"], cell["variant"], cell["recipe"], name, url, door.connect_args, table, number))
+
+            async def ask(question: dict[str, Any]) -> None:
+                assert nursery.stdin is not None
+                nursery.stdin.write(json.dumps(question).encode() + b"\n")
+                await nursery.stdin.drain()
+
+            async def answer() -> dict[str, Any]:
+                assert nursery.stdout is not None
+                line = await nursery.stdout.readline()
+                if not line:
+                    raise RuntimeError(f"the nursery of {name} died")
+                return dict(json.loads(line))
+
+            for job in {job.transport == "tls": job for job in jobs}.values():
+                await ask({"do": "table", "rows": list(range(len(jobs))), "spec": spec(0, job)})
+                made = await answer()
+                if "error" in made:
+                    raise servers.ServerError(made["error"])
+                self.server_versions |= {name: made["server"]} if made else {}
+            waiting = list(enumerate(jobs))[::-1]
+            under_way = 0
+            while waiting or under_way:
+                while waiting and under_way < cells_at_once:
+                    number, job = waiting.pop()
+                    await ask({"do": "cell", "number": number, "spec": spec(number, job)})
+                    under_way += 1
+                result = await answer()
+                under_way -= 1
+                cell = jobs[result.pop("number")].cell
+                cell |= result | {"measured": _now()}
+                self.done += 1
+                self.bad += cell["outcome"] not in ("ok", "not-run")
+                self.progress(self.done, self.total, self.bad)
+        finally:
+            nursery.stdin.close()  # it ends its cells and drops its table
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(asyncio.shield(nursery.wait()), 15)
+
+
+@contextlib.contextmanager
+def throw_away_servers(kinds: set[str]) -> Iterator[dict[str, servers.Server]]:
+    """Start the servers of some kinds (``postgresql``, ``postgresql+tls``, ``mysql``), at the same time."""
+    starts: dict[str, Callable[[], servers.Server]] = {
+        "postgresql": lambda: servers.start_postgres(tcp=True),
+        "postgresql+tls": lambda: servers.start_postgres(servers.openssl_postgres_home(), tcp=True),
+        "mysql": servers.start_mariadb,
+    }
+    with ThreadPoolExecutor() as pool:
+        starting = {kind: pool.submit(start) for kind, start in starts.items() if kind in kinds}
+    running = {kind: future.result() for kind, future in starting.items() if future.exception() is None}
+    try:
+        for future in starting.values():
+            if error := future.exception():
+                raise error
+        yield running
+    finally:
+        for server in running.values():
+            server.stop()
+
+
+def table(
+    *, drivers: Iterable[str] | None = None, recipes: Iterable[str] | None = None, hazards: Iterable[str] | None = None,
+    cache: bool = True, progress: Callable[[int, int, int], None] | None = None,
+) -> dict[str, Any]:
+    """Measure the table (all of it, or the named part) and return it as the JSON that the site renders.
+
+    ``cells`` is a list, each with hazard, variant, recipe, driver, outcome, runs, detail, seconds and the
+    time it was measured; ``versions``, ``hazards`` (criterion and source) and ``not_run`` (what was not
+    run, why, and the command that would make it run) stand beside it. Raises `servers.ServerError`.
+    """
+    not_run: list[dict[str, str]] = []
+    chosen = []
+    for name in drivers or DRIVERS:
+        driver = DRIVERS[name]
+        if reason := driver.missing():
+            not_run.append({"driver": name, "reason": reason, "command": f"pip install {driver.package[0]}"})
+        elif driver.server == "mysql" and servers.mariadb_home() is None:
+            command = "apt-get install mariadb-server-core  # or: brew install mariadb"
+            not_run.append({"driver": name, "reason": "no mariadbd on this machine", "command": command})
+        else:
+            chosen.append(driver)
+    found = all_hazards()
+    jobs = plan(chosen, list(recipes or RECIPES), [found[name] for name in hazards or found])
+    server_versions = _server_versions(chosen)
+    memory = Memory.load() if cache else Memory({})
+    code = _code()
+    to_measure: dict[str, list[Job]] = {}
+    why_no_tls = _why_no_tls()
+    for job in jobs:
+        driver, how = DRIVERS[job.cell["driver"]], recipe(job.cell["recipe"])
+        reason = how.missing() or _meaningless(driver, how, found[job.cell["hazard"]])
+        if job.transport == "tls":
+            reason = reason or why_no_tls
+        if reason:
+            job.cell |= {"outcome": "not-run", "detail": reason, "runs": 0}
+            continue
+        guard = _digest(_here() / "guard.py") if how.name.startswith("guard") else ""
+        job.key = _hash([code, guard, job.cell, versions(driver), _base_versions(), server_versions.get(job.transport + driver.server)])
+        if job.key in memory.cells:
+            job.cell |= memory.cells[job.key]
+        else:
+            to_measure.setdefault(driver.name, []).append(job)
+    if to_measure:
+        _measure(to_measure, Measurement(progress))
+        memory.cells = {job.key: {name: job.cell[name] for name in _MEASURED} for job in jobs if job.key} | (
+            memory.cells if drivers or recipes or hazards else {}
+        )
+        if cache:
+            memory.save()
+    return {
+        "cells": [job.cell for job in jobs],
+        "versions": _base_versions() | {
+            "servers": {kind: text for kind, text in server_versions.items() if text},
+            "drivers": {driver.name: versions(driver) for driver in chosen},
+        },
+        "hazards": {
+            hazard.name: {
+                "passes_when": hazard.passes_when, "steps": (hazard.probe.__doc__ or "").strip(),
+                "variants": list(hazard.variants), "source": list(hazard.source),
+            }
+            for hazard in found.values()
+        },
+        "recipes": list(RECIPES),
+        "not_run": not_run,
+        "written": _now(),
+    }
+
+
+def _meaningless(driver: Driver, how: Recipe, hazard: Hazard) -> str | None:
+    """Why a cell has no meaning, or None; said here, such cells need no process."""
+    if hazard.only == "asyncio" and not driver.is_async:
+        return "only an asyncio driver has a loop"
+    if hazard.only == "threads" and driver.is_async:
+        return "an asyncio engine is not shared between threads"
+    if hazard.only == "sqlite" and driver.server != "sqlite":
+        return "only SQLite's locks belong to a process"
+    if hazard.name == "tls" and driver.server == "sqlite":
+        return "a file has no wire to encrypt"
+    if hazard.name == "c-fork" and how.start != "fork":
+        return f"{how.start} starts a new program: there is no bare fork from C"
+    if how.start == "spawn" and hazard.name not in _SPAWNED:
+        return "a new program, as with forkserver, which is measured; each spawned child costs a second"
+    return None
+
+
+_SPAWNED = ("crossed", "goodbye-close", "goodbye-exit", "starved")
+_MEASURED = ("outcome", "detail", "runs", "seconds", "measured")
+
+
+def _measure(groups: dict[str, list[Job]], measurement: Measurement) -> None:
+    kinds = {DRIVERS[name].server for name in groups}
+    if "postgresql" in kinds and servers.openssl_postgres_home():
+        kinds.add("postgresql+tls")
+    with throw_away_servers(kinds) as running, tempfile.TemporaryDirectory(prefix="poolfork-") as folder:
+
+        def doors(name: str, transport: str) -> Door:
+            driver = DRIVERS[name]
+            if driver.server == "sqlite":
+                return Door(f"{driver.dialect}:///{folder}/{name}-POOLFORK_CELL.db")
+            server = running[driver.server]
+            if transport == "tls":
+                server = running.get(f"{driver.server}+tls", server)
+                return Door(*address(driver, str(server.tls), str(server.ca)))
+            return Door(*address(driver, server.url if transport == "socket" else str(server.tcp)))
+
+        asyncio.run(measurement.run(groups, doors))
+
+
+@dataclass
+class Memory:
+    """Cells measured before, by a hash of everything that decides them."""
+
+    cells: dict[str, Cell]
+
+    @staticmethod
+    def _file() -> pathlib.Path:
+        base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+        return pathlib.Path(base, "poolfork", "cells.json")
+
+    @classmethod
+    def load(cls) -> Memory:
+        """What the cache file holds; nothing if there is none, or it is not ours to read."""
+        try:
+            return cls(dict(json.loads(cls._file().read_text())))
+        except (OSError, ValueError):
+            return cls({})
+
+    def save(self) -> None:
+        """Write the cache file in one piece; a folder that cannot be written is no error."""
+        file = self._file()
+        with contextlib.suppress(OSError):
+            file.parent.mkdir(parents=True, exist_ok=True)
+            draft = file.with_suffix(f".{os.getpid()}")
+            draft.write_text(json.dumps(self.cells))
+            draft.replace(file)
+
+
+def _here() -> pathlib.Path:
+    return pathlib.Path(__file__).parent
+
+
+def _digest(file: pathlib.Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest() if file.exists() else ""
+
+
+def _code() -> str:
+    files = [_here() / f"{name}.py" for name in ("actors", "drivers", "nursery", "recipes", "servers")]
+    return _hash([_digest(file) for file in files + sorted((_here() / "hazards").glob("*.py"))])
+
+
+def _hash(thing: Any) -> str:
+    return hashlib.sha256(json.dumps(thing, sort_keys=True, default=str).encode()).hexdigest()[:32]
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+def _base_versions() -> dict[str, str]:
+    return {
+        "python": platform.python_version(), "sqlalchemy": importlib.metadata.version("sqlalchemy"), "machine": machine(),
+    }
+
+
+def _server_versions(drivers: list[Driver]) -> dict[str, str | None]:
+    """What the server programs say of themselves, by transport and kind, without starting them."""
+    kinds = {driver.server for driver in drivers}
+    told: dict[str, str | None] = {}
+    if "postgresql" in kinds:
+        told["socketpostgresql"] = told["tcppostgresql"] = _says(servers.postgres_home() / "bin" / "postgres")
+        home = servers.openssl_postgres_home()
+        told["tlspostgresql"] = _says(home / "bin" / "postgres") if home else f"{told['tcppostgresql']}, behind a TLS front"
+    if "mysql" in kinds and (folder := servers.mariadb_home()):
+        told["socketmysql"] = told["tcpmysql"] = told["tlsmysql"] = _says(folder / "mariadbd")
+    return told
+
+
+def _says(program: pathlib.Path) -> str:
+    said = subprocess.run([program, "--version"], capture_output=True, text=True, timeout=20, stdin=subprocess.DEVNULL)
+    return said.stdout.strip().removeprefix(str(program)).strip()
+
+
+def _why_no_tls() -> str | None:
+    try:
+        import trustme  # noqa: F401
+    except ImportError:
+        return "no certificates: pip install trustme"
+    return None
