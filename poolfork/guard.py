@@ -704,7 +704,8 @@ class _InheritedFairy(_ConnectionFairy):
 
     cursor = detach = _refuse
     commit = rollback = close = invalidate = _close_special = _checkin = _close = _silent
-    dbapi_connection = driver_connection = connection = property(_refuse)  # type: ignore[assignment]
+    # (with a setter, for SQLAlchemy's own methods when the canary speaks in the middle of one)
+    dbapi_connection = driver_connection = connection = property(_refuse, _silent)  # type: ignore[assignment]
     is_valid = property(lambda self: False)  # type: ignore[assignment]
 
 

@@ -1,0 +1,120 @@
+"""What the guard's tests share: servers, drivers, and children that are bounded and report back."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import gc
+import os
+import pickle
+import select
+import signal
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import create_async_engine
+
+POSTGRES = ("psycopg2", "psycopg", "pg8000")
+MARIADB = ("pymysql", "mysqldb", "mysqlconnector", "mariadbconnector")
+ASYNC_POSTGRES = ("psycopg_async", "asyncpg")
+ASYNC_MARIADB = ("asyncmy", "aiomysql")
+SYNC = POSTGRES + MARIADB
+ASYNC = ASYNC_POSTGRES + ASYNC_MARIADB
+BOUND = 12  # seconds that a child may live
+
+
+def address(driver: str, server: str) -> tuple[sa.URL, dict[str, Any]]:
+    """The URL and connect_args with which ``driver`` reaches a server's URL."""
+    url = sa.make_url(server)
+    arguments: dict[str, Any] = {}
+    if url.get_backend_name() == "postgresql":
+        url = url.set(drivername=f"postgresql+{driver}")
+        if driver == "pg8000" and "host" in url.query:
+            arguments["unix_sock"] = f"{url.query['host']}/.s.PGSQL.{url.query.get('port', 5432)}"
+            url = url.set(query={})
+    else:
+        url = url.set(drivername=("mariadb+" if driver == "mariadbconnector" else "mysql+") + driver)
+        if driver == "mysqlconnector":
+            arguments.update(use_pure=True, ssl_disabled=True)
+    return url, arguments
+
+
+def engine_for(driver: str, server: str, **options: Any) -> Any:
+    """An unguarded Engine, or AsyncEngine, for ``driver``."""
+    url, arguments = address(driver, server)
+    options.setdefault("connect_args", {}).update(arguments)
+    try:
+        return (create_async_engine if driver in ASYNC else sa.create_engine)(url, **options)
+    except ImportError as error:
+        pytest.skip(f"{driver}: {error}")
+
+
+def backend(connection: Any) -> Any:
+    """The server's name for this connection's session."""
+    name = connection.dialect.name
+    return connection.scalar(
+        sa.text("SELECT pg_backend_pid()" if name == "postgresql" else "SELECT CONNECTION_ID()")
+    )
+
+
+class Child:
+    """A forked child; `result` is what its function returned, within `BOUND` seconds."""
+
+    def __init__(self, function: Callable[[], Any], leave: str = "_exit", how: str = "python") -> None:
+        self.reader, writer = os.pipe()
+        self.pid = ctypes.PyDLL(None).fork() if how == "c" else os.fork()
+        if self.pid:
+            os.close(writer)
+            return
+        try:
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)
+            signal.alarm(BOUND)
+            try:
+                answer = (True, function())
+            except BaseException:  # noqa: BLE001
+                answer = (False, traceback.format_exc())
+            os.write(writer, pickle.dumps(answer))
+            if leave == "exit":
+                os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # pytest's capture has nothing to say here
+                os.dup2(1, 2)
+                gc.collect()
+                ctypes.pythonapi.Py_Exit(0)  # the whole of a normal interpreter exit
+        finally:
+            os._exit(0)
+
+    def result(self) -> Any:
+        """What the child's function returned; fails the test if it raised, died or stayed too long."""
+        data, end = b"", time.monotonic() + BOUND + 3
+        while select.select([self.reader], [], [], max(0, end - time.monotonic()))[0]:
+            piece = os.read(self.reader, 65536)
+            if not piece:
+                break
+            data += piece
+        os.close(self.reader)
+        while os.waitpid(self.pid, os.WNOHANG)[0] == 0:
+            if time.monotonic() > end:
+                os.kill(self.pid, signal.SIGKILL)
+                os.waitpid(self.pid, 0)
+                pytest.fail("the child stayed too long")
+            time.sleep(0.002)
+        assert data, "the child hung or died without a word"
+        fine, answer = pickle.loads(data)
+        assert fine, answer
+        return answer
+
+
+def forked(function: Callable[[], Any], leave: str = "_exit", how: str = "python") -> Any:
+    """Run ``function`` in a child and return what it returned, when the child has left."""
+    return Child(function, leave, how).result()
+
+
+@contextmanager
+def loop_running() -> Iterator[Callable[[Any], Any]]:
+    """A function that runs coroutines to their end in one event loop, with a bound."""
+    with asyncio.Runner() as runner:
+        yield lambda coroutine: runner.run(asyncio.wait_for(coroutine, BOUND))

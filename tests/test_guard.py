@@ -1,0 +1,333 @@
+"""The guard on every driver: what a child may do to the parent (nothing), and what it gets."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from guardkit import ASYNC, ASYNC_POSTGRES, POSTGRES, SYNC, backend, engine_for, forked, loop_running
+from sqlalchemy.orm import Session
+
+from poolfork import InheritedConnectionError, guard
+from poolfork.servers import ServerError, mariadb, postgres
+
+HOW = pytest.mark.parametrize("how", ["python", "c"])
+LEAVE = pytest.mark.parametrize("leave", ["_exit", "exit"])
+
+
+@pytest.fixture(scope="module")
+def postgres_url() -> Iterator[str]:
+    with postgres() as server:
+        yield server.url
+
+
+@pytest.fixture(scope="module")
+def mariadb_url() -> Iterator[str]:
+    try:
+        with mariadb() as server:
+            yield server.url
+    except ServerError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture
+def server(request: pytest.FixtureRequest, driver: str) -> str:
+    kind = "postgres_url" if driver in POSTGRES + ASYNC_POSTGRES else "mariadb_url"
+    return request.getfixturevalue(kind)
+
+
+@pytest.fixture
+def engine(driver: str, server: str) -> Iterator[sa.Engine]:
+    """A guarded engine with one table and one idle connection."""
+    engine = guard(engine_for(driver, server, pool_size=2, max_overflow=0, pool_timeout=1))
+    with engine.begin() as connection:
+        connection.execute(sa.text("DROP TABLE IF EXISTS told"))
+        connection.execute(sa.text("CREATE TABLE told (what VARCHAR(20))"))
+    yield engine
+    engine.dispose()
+
+
+def tell(connection: Any, what: str) -> None:
+    connection.execute(sa.text("INSERT INTO told VALUES (:what)"), {"what": what})
+
+
+def told(engine: sa.Engine) -> list[str]:
+    with engine.connect() as connection:
+        return sorted(connection.scalars(sa.text("SELECT what FROM told")))
+
+
+def session_of(engine: sa.Engine) -> Any:
+    with engine.connect() as connection:
+        return backend(connection)
+
+
+@HOW
+@LEAVE
+@pytest.mark.parametrize("driver", SYNC)
+def test_child_gets_its_own_session_and_parent_keeps_its(engine: sa.Engine, how: str, leave: str) -> None:
+    """Two pooled connections of the child are two new sessions; the parent's outlives the child's exit."""
+    mine = session_of(engine)
+
+    def child() -> Any:
+        with engine.connect() as one, engine.connect() as other:
+            found = {backend(one), backend(other)}
+        gc.collect()
+        return found
+
+    assert len(forked(child, leave, how) - {mine}) == 2
+    assert session_of(engine) == mine
+
+
+@HOW
+@pytest.mark.parametrize("driver", SYNC)
+def test_child_that_never_uses_the_engine_exits_silently(engine: sa.Engine, how: str) -> None:
+    """Collection and normal exit of a child that did nothing leave the parent's session alive."""
+    mine = session_of(engine)
+    forked(lambda: None, "exit", how)
+    assert session_of(engine) == mine
+
+
+@HOW
+@LEAVE
+@pytest.mark.parametrize("finish", ["close", "drop", "unwind", "rollback", "invalidate"])
+@pytest.mark.parametrize("driver", SYNC)
+def test_child_finishes_a_held_connection_silently(
+    engine: sa.Engine, finish: str, how: str, leave: str
+) -> None:
+    """Whatever way the child ends its copy, the parent's COMMIT keeps its row."""
+    connection = engine.connect()
+    context = connection.begin()
+    tell(connection, "parent")
+    mine = backend(connection)
+
+    def child() -> None:
+        nonlocal connection, context
+        if finish == "close":
+            connection.close()
+        elif finish == "drop":
+            del connection, context
+        elif finish == "unwind":
+            context.__exit__(ValueError, ValueError("from the child"), None)
+        elif finish == "rollback":
+            connection.rollback()
+        else:
+            connection.invalidate()
+        gc.collect()
+
+    forked(child, leave, how)
+    assert backend(connection) == mine
+    context.commit()
+    connection.close()
+    assert told(engine) == ["parent"]
+
+
+@HOW
+@pytest.mark.parametrize("driver", SYNC)
+def test_child_that_uses_a_held_connection_gets_a_clear_error(engine: sa.Engine, how: str) -> None:
+    """Each way to execute says that the connection was inherited; a new one works at once."""
+    with engine.begin() as connection:
+        tell(connection, "parent")
+
+        def child() -> str:
+            with pytest.raises(InheritedConnectionError) as caught:
+                tell(connection, "child")
+            for use in (
+                lambda: connection.exec_driver_sql("SELECT 1"),
+                lambda: connection.connection.cursor(),
+                lambda: connection.connection.dbapi_connection.cursor(),
+            ):
+                with pytest.raises(InheritedConnectionError):
+                    use()
+            connection.close()
+            with engine.connect() as other:
+                assert other.scalar(sa.text("SELECT 1")) == 1
+            return str(caught.value)
+
+        message = forked(child, how=how)
+    assert "fork" in message and "engine.connect()" in message
+    assert told(engine) == ["parent"]
+
+
+@HOW
+@pytest.mark.parametrize("driver", SYNC)
+def test_child_that_uses_a_held_session_gets_a_clear_error(engine: sa.Engine, how: str) -> None:
+    """A Session in a transaction refuses; after close() the same Session works, on its own connection."""
+    with Session(engine) as session:
+        tell(session, "parent")
+
+        def child() -> Any:
+            with pytest.raises(InheritedConnectionError):
+                tell(session, "child")
+            session.close()
+            return session.scalar(sa.text("SELECT 40 + 2"))
+
+        assert forked(child, how=how) == 42
+        session.commit()
+    assert told(engine) == ["parent"]
+
+
+@pytest.mark.parametrize("driver", SYNC)
+def test_child_is_not_starved_by_what_its_parent_holds(engine: sa.Engine) -> None:
+    """pool_size connections are to be had while the parent holds its own pool_size."""
+    with engine.connect() as one, engine.connect() as other:
+        mine = {backend(one), backend(other)}
+
+        def child() -> Any:
+            with engine.connect() as first, engine.connect() as second:
+                return {backend(first), backend(second)}
+
+        assert not forked(child) & mine
+
+
+@HOW
+@pytest.mark.parametrize("driver", SYNC)
+def test_three_generations_have_three_sessions(engine: sa.Engine, how: str) -> None:
+    """Child and grandchild fork with an idle connection each; all three sessions stay alive."""
+    mine = session_of(engine)
+
+    def child() -> Any:
+        own = session_of(engine)
+        below = forked(lambda: session_of(engine), "exit", how)
+        assert session_of(engine) == own
+        return own, below
+
+    assert len({mine, *forked(child, "exit", how)}) == 3
+    assert session_of(engine) == mine
+
+
+@pytest.mark.parametrize("driver", SYNC)
+def test_what_another_thread_keeps_in_a_thread_local_survives(engine: sa.Engine) -> None:
+    """Python destroys it in the child before any hook; the parent's transaction notices nothing."""
+    local, holds, forked_now, rows = threading.local(), threading.Event(), threading.Event(), []
+
+    def work() -> None:
+        local.connection = engine.connect()
+        tell(local.connection, "thread")
+        mine = backend(local.connection)
+        holds.set()
+        assert forked_now.wait(20)
+        rows.append(backend(local.connection) == mine)
+        local.connection.commit()
+        local.connection.close()
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    assert holds.wait(20)
+    for leave in "_exit", "exit", "_exit":
+        forked(gc.collect, leave)
+    forked_now.set()
+    thread.join(20)
+    assert rows == [True]
+    assert told(engine) == ["thread"]
+
+
+@pytest.mark.parametrize("driver", ["psycopg2", "psycopg", "mysqldb", "pymysql"])
+def test_forks_while_threads_hammer_the_pool(driver: str, server: str) -> None:
+    """In each of 40 forks, with connects under way in three threads, the child checks out and the parent lives."""
+    engine = guard(engine_for(driver, server, pool_size=1, max_overflow=1))
+    stop, errors = threading.Event(), []
+
+    def hammer() -> None:
+        while not stop.is_set():
+            try:
+                session_of(engine)
+            except Exception as error:  # noqa: BLE001
+                errors.append(error)
+                return
+
+    threads = [threading.Thread(target=hammer) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    try:
+        for _ in range(40):
+            forked(lambda: session_of(engine))
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join(20)
+        engine.dispose()
+    assert not errors
+
+
+@LEAVE
+@pytest.mark.parametrize("driver", ASYNC)
+def test_parent_loop_hears_all_its_connections_after_the_child(driver: str, server: str, leave: str) -> None:
+    """The child runs a loop of its own, closes and collects what it inherited; the parent's loop goes on."""
+    engine = guard(engine_for(driver, server, pool_size=3, max_overflow=0))
+
+    async def sessions() -> set[Any]:
+        async with engine.connect() as one, engine.connect() as two:
+            return {await one.run_sync(backend), await two.run_sync(backend)}
+
+    async def parent() -> None:
+        mine = await sessions()
+        loop = asyncio.get_running_loop()
+        async with engine.connect() as held:
+            of_held = await held.run_sync(backend)
+
+            def child() -> Any:
+                asyncio.events._set_running_loop(None)
+                with pytest.raises(InheritedConnectionError):
+                    asyncio.run(held.scalar(sa.text("SELECT 1")))
+                theirs = asyncio.run(sessions())
+                asyncio.run(held.close())
+                for transport in list(getattr(loop, "_transports", {}).values()):
+                    transport.abort()
+                for key in list(loop._selector.get_map().values()):
+                    loop._selector.unregister(key.fileobj)
+                gc.collect()
+                return theirs
+
+            assert not forked(child, leave) & (mine | {of_held})
+            assert await held.run_sync(backend) == of_held
+        assert await sessions() == mine
+        await asyncio.get_running_loop().run_in_executor(None, lambda: None)  # the self-pipe hears, too
+        await engine.dispose()
+
+    with loop_running() as run:
+        run(parent())
+
+
+@pytest.mark.parametrize("driver", ASYNC)
+def test_child_forked_in_a_coroutine_may_leave_through_its_loop(driver: str, server: str) -> None:
+    """SystemExit through the inherited loop, executor included, ends the child and not the parent's session."""
+    engine = guard(engine_for(driver, server))
+
+    async def parent() -> Any:
+        async with engine.begin() as connection:
+            mine = await connection.run_sync(backend)
+            await asyncio.to_thread(lambda: None)
+            with pytest.raises(SystemExit):
+                raise SystemExit
+            return mine
+
+    async def fork_inside(report: list[Any]) -> None:
+        async with engine.connect() as connection:
+            mine = await connection.run_sync(backend)
+            await asyncio.to_thread(lambda: None)
+            import os
+
+            pid = os.fork()
+            if pid == 0:
+                import signal
+
+                signal.alarm(10)
+                raise SystemExit(7)
+            report.append(await asyncio.to_thread(os.waitpid, pid, 0))
+            assert await connection.run_sync(backend) == mine
+        await engine.dispose()
+
+    import os
+
+    parent_pid, report = os.getpid(), []
+    try:
+        asyncio.run(fork_inside(report))
+    finally:
+        if os.getpid() != parent_pid:
+            os._exit(7)
+    assert os.waitstatus_to_exitcode(report[0][1]) == 7
