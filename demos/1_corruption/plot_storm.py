@@ -160,18 +160,14 @@ assert any(counts["wrong-row"] for counts in shared), "a child reads another's r
 assert any(counts["error"] + counts["hang"] for counts in shared), "others err, or wait for what another has read"
 
 # %%
-# Cause: four clients write to one socket and each reads whatever arrives next.
-# The server answers in the order of arrival and knows of one client only.
-# A child that hangs asks no more, so the lower bar counts fewer questions.
+# Cause: four processes write to one socket, and each reads whatever arrives next.
+# A child hangs when another has read its answer; it asks no more, so the lower bar counts fewer questions.
 #
-# The parent has asked nothing meanwhile, yet answers that no child read are still on *its* wire.
-# A new connection is the only one that it can trust:
+# Remedy: do not use what was inherited; the fixes in :ref:`the next section <sphx_glr_gallery_2_fixes>`
+# stand the same storm. The parent, which has asked nothing meanwhile, cannot trust its connection either:
+# what no child has read lies on *its* wire.
 
 engine.dispose()
 with engine.connect() as connection:
     assert connection.scalar(NUMBER, {"number": 7}) == 7, "the parent's new connection answers right"
 engine.dispose()
-
-# %%
-# Remedy: what is inherited must not be used.
-# The fixes stand the same storm in :ref:`the next section <sphx_glr_gallery_2_fixes>`.
