@@ -24,7 +24,8 @@ _HEAD = re.compile(
     r"# URL: (?P<url>\S+)\n(?P<objects>.*)",
     re.DOTALL,
 )
-_ROLE = re.compile(r":[\w:+-]+:`+(?:[^`<]*<)?[~!]?([^`<>]+?)(?:\(\))?>?`+")
+# reStructuredText's :role:`target` and MyST's {role}`target`, the target alone or as "title <target>"
+_ROLE = re.compile(r"(?<!`)(?::[\w:+-]+:|\{[\w:+-]+\})`(?:[^`<]*<)?[~!]?([^`<>]+?)(?:\(\))?>?`(?!`)")
 _OBJECT = re.compile(r"(?P<name>.+?) \S+:\S+ -?\d+ \S* .*")
 
 
@@ -74,7 +75,7 @@ def unpack(packed: bytes) -> tuple[str, str, list[str]]:
 
 
 def names_used(texts: Iterable[str]) -> set[str]:
-    """Every target of a role (``:func:`os.fork```, ``:ref:`title <label>```) in these texts."""
+    """Every target of a role in these texts, without ``~`` and ``()``."""
     return {name for text in texts for name in _ROLE.findall(text)}
 
 
