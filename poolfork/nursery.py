@@ -183,11 +183,11 @@ def _live(spec: Spec, pipe: int) -> None:
 
 
 def _in_a_process(errand: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """Do an errand in a process of its own, so that no connection of it is inherited; bounded to 10 s."""
+    """Do an errand in a process of its own, so that no connection of it is inherited; bounded to `STEP`."""
     ours, theirs = os.pipe()
     pid = os.fork()
     if not pid:
-        signal.setitimer(signal.ITIMER_REAL, 10)
+        signal.setitimer(signal.ITIMER_REAL, STEP)
         try:
             answer = errand()
         except BaseException as error:
@@ -198,7 +198,7 @@ def _in_a_process(errand: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     with os.fdopen(ours, "rb") as pipe:
         told = pipe.read()
     os.waitpid(pid, 0)
-    return dict(json.loads(told)) if told else {"error": "no answer within 10 s"}
+    return dict(json.loads(told)) if told else {"error": f"no answer within {STEP:g} s"}
 
 
 def _connected(spec: Spec, work: Callable[[Parent, sa.Connection], dict[str, Any]]) -> dict[str, Any]:

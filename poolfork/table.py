@@ -63,7 +63,7 @@ def plan(
     for driver in drivers:
         for hazard in hazards:
             for name in recipes:
-                several = variants and recipe(name).start != "spawn" and not _meaningless(driver, recipe(name), hazard)
+                several = variants and recipe(name).start != "spawn" and not meaningless(driver, recipe(name), hazard)
                 for variant in hazard.variants if several else hazard.variants[:1]:
                     if driver.server == "sqlite" and variant == "tcp":
                         continue
@@ -94,9 +94,12 @@ class Measurement:
             async with gate:
                 await self._group(name, jobs, doors, cells_at_once)
 
-        async with asyncio.TaskGroup() as tasks:
-            for name, jobs in sorted(groups.items(), key=lambda group: -len(group[1])):
-                tasks.create_task(one(name, jobs))
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                for name, jobs in sorted(groups.items(), key=lambda group: -len(group[1])):
+                    tasks.create_task(one(name, jobs))
+        except BaseExceptionGroup as group:
+            raise group.exceptions[0] from None
 
     async def _group(self, name: str, jobs: list[Job], doors: Callable[[str, str], Door], cells_at_once: int) -> None:
         nursery = await asyncio.create_subprocess_exec(
@@ -204,14 +207,14 @@ def table(
     why_no_tls = _why_no_tls()
     for job in jobs:
         driver, how = DRIVERS[job.cell["driver"]], recipe(job.cell["recipe"])
-        reason = how.missing() or _meaningless(driver, how, found[job.cell["hazard"]])
+        reason = how.missing() or meaningless(driver, how, found[job.cell["hazard"]])
         if job.transport == "tls":
             reason = reason or why_no_tls
         if reason:
             job.cell |= {"outcome": "not-run", "detail": reason, "runs": 0}
             continue
         guard = _digest(_here() / "guard.py") if how.name.startswith("guard") else ""
-        job.key = _hash([code, guard, job.cell, versions(driver), _base_versions(), server_versions.get(job.transport + driver.server)])
+        job.key = _hash([code, guard, job.cell, versions(driver), base_versions(), server_versions.get(job.transport + driver.server)])
         if job.key in memory.cells:
             job.cell |= memory.cells[job.key]
         else:
@@ -225,7 +228,7 @@ def table(
             memory.save()
     return {
         "cells": [job.cell for job in jobs],
-        "versions": _base_versions() | {
+        "versions": base_versions() | {
             "servers": {kind: text for kind, text in server_versions.items() if text},
             "drivers": {driver.name: versions(driver) for driver in chosen},
         },
@@ -242,7 +245,7 @@ def table(
     }
 
 
-def _meaningless(driver: Driver, how: Recipe, hazard: Hazard) -> str | None:
+def meaningless(driver: Driver, how: Recipe, hazard: Hazard) -> str | None:
     """Why a cell has no meaning, or None; said here, such cells need no process."""
     if hazard.only == "asyncio" and not driver.is_async:
         return "only an asyncio driver has a loop"
@@ -332,7 +335,8 @@ def _now() -> str:
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
-def _base_versions() -> dict[str, str]:
+def base_versions() -> dict[str, str]:
+    """Python, SQLAlchemy and the machine."""
     return {
         "python": platform.python_version(), "sqlalchemy": importlib.metadata.version("sqlalchemy"), "machine": machine(),
     }

@@ -1,0 +1,162 @@
+"""The command ``check``: measure one driver against the user's own server."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import shutil
+import sys
+from typing import Any
+
+import sqlalchemy as sa
+
+from poolfork.actors import SEVERITY
+from poolfork.cli import BadInput, progress_bar
+from poolfork.drivers import Driver, of_url, versions
+from poolfork.hazards import all_hazards
+from poolfork.recipes import RECIPES
+from poolfork.servers import ServerError
+from poolfork.table import Door, Job, Measurement, base_versions, meaningless, plan
+from poolfork.write_table import one_of
+
+SYMBOLS = {
+    "ok": "+", "wrong-row": "!", "write-lost": "!", "parent-lost": "x", "error": "x", "hang": "~", "starved": "~", "not-run": " ",
+}
+
+
+def _arguments(arguments: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m poolfork check", description="Measure your driver, against your server, with every recipe.",
+    )
+    parser.add_argument("url", metavar="URL", help="an SQLAlchemy URL, e.g. postgresql+psycopg://user:password@host/database")
+    parser.add_argument("--recipe", action="append", metavar="R", help=f"only this recipe, of: {', '.join(RECIPES)} (may be repeated)")
+    parser.add_argument("--hazard", action="append", metavar="H", help=f"only this hazard, of: {', '.join(all_hazards())} (may be repeated)")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
+    parser.add_argument("--repeat", type=int, default=1, metavar="N", help="measure every cell N times; the worst outcome counts")
+    parser.epilog = (
+        "Exit code: 0 when guard passes every cell (without guard among the recipes: when all do), 1 when not, 2 on bad input. "
+        "One table, poolfork_ and a random number, is made and dropped."
+    )
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str]) -> int:
+    """Measure and print; returns the exit code; raises `BadInput`."""
+    options = _arguments(arguments)
+    one_of(options.recipe, RECIPES, "recipe")
+    one_of(options.hazard, all_hazards(), "hazard")
+    if options.repeat < 1:
+        raise BadInput("--repeat takes a number from 1")
+    url, driver = understand(options.url)
+    measured = check(
+        url, driver, options.recipe or list(RECIPES), options.hazard or list(all_hazards()), options.repeat,
+    )
+    print(json.dumps(measured, indent=1) if options.json else _terminal(measured))
+    decisive = [cell for cell in measured["cells"] if cell["outcome"] != "not-run"]
+    if "guard" in (options.recipe or RECIPES):
+        decisive = [cell for cell in decisive if cell["recipe"] == "guard"]
+    return 0 if decisive and all(cell["outcome"] == "ok" for cell in decisive) else 1
+
+
+def understand(text: str) -> tuple[sa.URL, Driver]:
+    """The URL and its driver, or `BadInput`: not a URL, no such dialect, no such driver here."""
+    if not hasattr(os, "fork"):
+        raise BadInput("this platform has no fork(), so there is nothing to measure")
+    try:
+        url = sa.make_url(text)
+        dialect = url.get_dialect()
+    except sa.exc.NoSuchModuleError as error:
+        raise BadInput(f"no SQLAlchemy dialect for this URL: {error}") from None
+    except (sa.exc.ArgumentError, ValueError):
+        raise BadInput("this is not a database URL (dialect+driver://user:password@host/database)") from None
+    try:
+        dialect.import_dbapi()
+    except ImportError as error:
+        raise BadInput(f"the driver of {url.drivername} is not installed: {error}") from None
+    if dialect.name == "sqlite" and (not url.database or ":memory:" in url.database or not os.path.exists(url.database)):
+        raise BadInput("for SQLite, name a database file that exists")
+    return url, of_url(url)
+
+
+def check(url: sa.URL, driver: Driver, recipes: list[str], hazards: list[str], repeat: int = 1) -> dict[str, Any]:
+    """Measure one driver against one server; like `poolfork.table.table`'s JSON, with ``passed`` of ``repeat``."""
+    found = all_hazards()
+    groups: list[Job] = []
+    jobs = plan([driver], recipes, [found[name] for name in hazards])
+    jobs = [job for job in jobs if job.cell["variant"] != "tcp"]  # the URL says how to connect
+    to_measure = []
+    for job in jobs:
+        how, hazard = RECIPES[job.cell["recipe"]], found[job.cell["hazard"]]
+        reason = how.missing() or meaningless(driver, how, hazard)
+        if hazard.name == "tls":
+            reason = reason or "the URL decides about TLS: crossed and goodbye-* were measured over its own connections"
+        if job.cell["variant"] == "socket":
+            job.cell["variant"] = ""
+        if reason:
+            job.cell |= {"outcome": "not-run", "detail": reason, "runs": 0}
+        else:
+            to_measure.append(job)
+    for _ in range(repeat):
+        groups += [Job(dict(job.cell)) for job in to_measure]
+    measurement = Measurement(progress_bar(sys.stderr))
+    measurement.dialects[driver.name] = url.drivername
+    door = Door(url.render_as_string(hide_password=False))
+    at_once = 1 if driver.server == "sqlite" else 3
+    try:
+        if groups:
+            asyncio.run(measurement.run({driver.name: groups}, lambda name, transport: door, cells_at_once=at_once))
+    except ServerError as error:
+        text = str(error)
+        for secret in {str(url.password or ""), str(sa.URL.create("x", password=str(url.password or "")))}:
+            text = text.replace(secret, "***") if len(secret) > 2 else text
+        raise BadInput(f"no table can be made there: {text}") from None
+    for number, job in enumerate(to_measure):
+        rounds = [again.cell for again in groups[number :: len(to_measure)]]
+        worst = min(rounds, key=lambda cell: SEVERITY.index(cell["outcome"]) if cell["outcome"] in SEVERITY else 99)
+        passed = sum(cell["outcome"] == "ok" for cell in rounds)
+        job.cell |= worst | {"runs": sum(cell["runs"] for cell in rounds), "passed": passed, "repeat": repeat}
+    for job in jobs:
+        if len(url.password or "") > 2:
+            job.cell["detail"] = job.cell["detail"].replace(str(url.password), "***")
+    return {
+        "url": url.render_as_string(),
+        "cells": [job.cell for job in jobs],
+        "versions": base_versions() | {"driver": versions(driver), "server": measurement.server_versions.get(driver.name, "")},
+    }
+
+
+def _terminal(measured: dict[str, Any]) -> str:
+    """The cells as a table of words, in as many blocks of columns as the terminal's width needs."""
+    cells = measured["cells"]
+    rows = list(dict.fromkeys((cell["hazard"], cell["variant"]) for cell in cells))
+    recipes = list(dict.fromkeys(cell["recipe"] for cell in cells))
+    at = {(cell["hazard"], cell["variant"], cell["recipe"]): cell for cell in cells}
+    label = max(len(" ".join(row)) for row in rows) + 2
+    width = max([*map(len, recipes), 13]) + 2
+    columns = max(1, (shutil.get_terminal_size((100, 24)).columns - label) // width)
+    lines = [f"{measured['url']}  {measured['versions']['server']}", ""]
+    for first in range(0, len(recipes), columns):
+        block = recipes[first : first + columns]
+        lines.append(" " * label + "".join(f"{name:{width}}" for name in block).rstrip())
+        for row in rows:
+            words = []
+            for name in block:
+                cell = at.get((*row, name)) or at.get((row[0], "", name)) or {"outcome": "not-run"}
+                word = cell["outcome"]
+                if cell.get("repeat", 1) > 1 and word != "not-run" and cell["passed"] < cell["repeat"]:
+                    word += f" {cell['repeat'] - cell['passed']}/{cell['repeat']}"
+                words.append(f"{SYMBOLS[cell['outcome']]} {word:{width - 2}}")
+            lines.append(f"{' '.join(row):{label}}" + "".join(words).rstrip())
+        lines.append("")
+    for name in recipes:
+        mine = [cell for cell in cells if cell["recipe"] == name and cell["outcome"] != "not-run"]
+        passed = sum(cell["outcome"] == "ok" for cell in mine)
+        lines.append(f"{name}: passes {passed} of {len(mine)} cells")
+        if name == "guard":
+            lines += [
+                f"  {cell['hazard']} {cell['variant']}: {cell['outcome']}: {cell['detail']}"
+                for cell in mine if cell["outcome"] != "ok"
+            ]
+    return "\n".join(lines)
