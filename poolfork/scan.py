@@ -16,11 +16,12 @@ import re
 import socket
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
-from poolfork.sockets import End, Key, Look, Process, Socket, SocketsError, age, command, look, still_holds
+from poolfork.sockets import End, Key, Look, Process, Socket, SocketsError, command, held_now, look, uptime
 
 # What listens where by default (each product's manual), and Debian's further PostgreSQL clusters.
 PORTS = {
@@ -108,7 +109,12 @@ class Report:
         """The report as ``--json`` prints it."""
         return {
             "shared": [holding.as_json() for holding in self.shared],
-            "unknown": [holding.as_json() for holding in self.unknown],
+            "unknown": [
+                {"peer": peer, "pids": list(pids), "connections": count}
+                for (peer, pids), count in Counter(
+                    (one.peer, tuple(one.pids)) for one in self.unknown
+                ).items()
+            ],
             "looked_at": {"processes": self.processes, "descriptors": self.descriptors},
             "not_seen": self.not_seen,
         }
@@ -128,18 +134,25 @@ def scan(only: Iterable[int] = (), *, ask: bool = False) -> Report:
         for key, pids in seen.holders.items()
         if len(pids) > 1 and key in seen.sockets and (not only or chosen & pids.keys())
     }
-    tables = _Tables(seen) if several else None
-    for key, pids in several.items():
-        assert tables is not None
-        held = tables.holding(seen.sockets[key], pids)
-        if held is None or len(_settled(seen, key, pids)) < 2:
+    tables = _Tables(seen)
+    found = [
+        (key, held) for key, pids in several.items() if (held := tables.holding(seen.sockets[key], pids))
+    ]
+    gone = _passed_by(seen, {pid for _, held in found for pid in held.pids})
+    for key, held in found:
+        staying = {pid: numbers for pid, numbers in several[key].items() if key not in gone.get(pid, ())}
+        if len(staying) < 2:
             continue
+        if len(staying) < len(held.pids):
+            again = tables.holding(seen.sockets[key], staying)
+            assert again is not None
+            held = again
         if held.kind is None and ask:
-            held.kind = spoken(seen.sockets[key], held.peer)
+            held.kind = spoken(held.socket, held.peer)
             held.known_by = "protocol: it answered a connection of our own"
         (report.shared if held.kind else report.unknown).append(held)
-    for found in report.shared, report.unknown:
-        found.sort(key=lambda one: (one.owner, one.kind or "", one.peer, str(one.socket.key)))
+    for part in report.shared, report.unknown:
+        part.sort(key=lambda one: (one.owner, one.kind or "", one.peer, str(one.socket.key)))
     return report
 
 
@@ -156,15 +169,14 @@ def _with_descendants(seen: Look, pids: set[int]) -> set[int]:
     return found
 
 
-def _settled(seen: Look, key: Key, pids: dict[int, list[int]]) -> dict[int, list[int]]:
-    """Drop the holders that were only passing by: between fork and exec, or tidying up."""
-    young = [pid for pid in pids if age(seen.processes[pid]) < YOUNG]
+def _passed_by(seen: Look, pids: set[int]) -> dict[int, set[Key]]:
+    """What the youngest of these processes let go of soon: they were on their way to exec, or tidying up."""
+    now = uptime()
+    young = [pid for pid in pids if now - seen.processes[pid].started < YOUNG]
     if young:
         time.sleep(YOUNG)  # the one wait: a bound on how long a child may take to let go
-        for pid in young:
-            if not still_holds(pid, key):
-                del pids[pid]
-    return pids
+    held = {pid: held_now(pid) for pid in young}
+    return {pid: seen.holders.keys() - keys for pid, keys in held.items() if keys is not None}
 
 
 class _Tables:
@@ -180,6 +192,7 @@ class _Tables:
                     self.listeners.setdefault(one.local[1], []).append(one)
                 else:
                     self.ends.setdefault((one.local, one.remote), []).append(one)
+        self.known: dict[frozenset[int], Any] = {}
         self.programs: dict[int, set[str | None]] = {}
         for process in seen.processes.values():
             if process.name not in SHELLS:
@@ -259,10 +272,17 @@ class _Tables:
 
     def _people(self, pids: dict[int, list[int]]) -> tuple[list[int], int, str, list[dict[str, Any]]]:
         """The holders, eldest first; the owner and why; each with its relation to another holder."""
+        who = frozenset(pids)
+        if who not in self.known:
+            self.known[who] = self._relations(who)
+        order, owner, owner_is, told = self.known[who]
+        return order, owner, owner_is, [one | {"descriptors": sorted(pids[one["pid"]])} for one in told]
+
+    def _relations(self, pids: frozenset[int]) -> tuple[list[int], int, str, list[dict[str, Any]]]:
         processes = self.seen.processes
         order = sorted(pids, key=lambda pid: (processes[pid].started, pid))
-        lines = {pid: [up.pid for up in _ancestors(processes, pid)] for pid in order}
-        owner = next((pid for pid in order if all(pid in lines[one] for one in order if one != pid)), None)
+        above = {pid: _ancestors(processes, pid) for pid in order}
+        owner = next((pid for pid in order if all(pid in above[one] for one in order if one != pid)), None)
         owner_is = "ancestor of the other holders"
         if owner is None:
             owner, owner_is = (
@@ -271,23 +291,22 @@ class _Tables:
             )
         told = []
         for pid in order:
-            above = next((up for up in lines[pid] if up in pids), None)
-            relation = None
-            if above is not None:
-                relation = f"child of {above}" if processes[pid].parent == above else f"descendant of {above}"
+            nearest = next((up for up in above[pid] if up in pids), None)
+            relation = (
+                nearest and f"{'child' if processes[pid].parent == nearest else 'descendant'} of {nearest}"
+            )
             told.append({
                 "pid": pid, "parent": processes[pid].parent, "name": processes[pid].name,
-                "command": command(pid) or processes[pid].name, "descriptors": sorted(pids[pid]),
-                "relation": relation,
+                "command": command(pid) or processes[pid].name, "relation": relation,
             })  # fmt: skip
         return order, owner, owner_is, told
 
 
-def _ancestors(processes: dict[int, Process], pid: int) -> list[Process]:
+def _ancestors(processes: dict[int, Process], pid: int) -> list[int]:
     """A process's parent, its parent's parent, and so on."""
-    found: list[Process] = []
-    while (up := processes.get(processes[pid].parent)) is not None and up not in found:
-        found.append(up)
+    found: list[int] = []
+    while (up := processes.get(processes[pid].parent)) is not None and up.pid not in found:
+        found.append(up.pid)
         pid = up.pid
     return found
 

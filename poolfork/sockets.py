@@ -82,20 +82,20 @@ def look() -> Look:
     return look_with_lsof()
 
 
-def still_holds(pid: int, key: Key) -> bool:
-    """Whether a process holds a socket now (Linux; elsewhere we believe the first look)."""
+def held_now(pid: int) -> set[Key] | None:
+    """The sockets that a process holds now; None where that cannot be told."""
     if not (PROC / "self" / "fd").exists():
-        return True
+        return None
     try:
-        return key in {inode for inode, _ in _descriptors(pid)}
+        return {inode for inode, _ in _descriptors(pid) if inode is not None}
     except OSError:
-        return False
+        return set()
 
 
-def age(process: Process) -> float:
-    """Seconds since a process was started; infinite where unknown."""
+def uptime() -> float:
+    """Seconds since boot, as `Process.started` counts them; infinite where unknown."""
     try:
-        return float((PROC / "uptime").read_text().split()[0]) - process.started
+        return float((PROC / "uptime").read_text().split()[0])
     except (OSError, ValueError):
         return float("inf")
 
