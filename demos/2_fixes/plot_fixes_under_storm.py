@@ -8,7 +8,7 @@ With either classic fix, the storm brings no wrong row and no error
 
 :ref:`The storm <sphx_glr_gallery_1_corruption_plot_storm.py>` again: one connection idle in the parent's pool,
 four children that question it at once; first with nothing done about it, then with each fix alone.
-Every answer must be the asker's own, every backend one process's own, and the parent must keep its session.
+Where they stop: at a connection that is :ref:`held <sphx_glr_gallery_3_limits_plot_held_connection.py>` at the fork.
 """
 
 # Set-up, the same in every demo: a PostgreSQL to break, and a child that tells what it saw.
@@ -96,21 +96,22 @@ def tell(who, does, sees=""):
 NUMBER = sa.text("SELECT CAST(:number AS integer), pg_backend_pid()")
 
 
-def storm(engine, recipe, patience, children=4, questions=50):
-    """Children apply a recipe, then question one engine at once; count outcomes, collect who met which backend."""
+def storm(engine, dispose=False, children=4, questions=50, patience=20):
+    """Children dispose or do not, then question one engine at once; count outcomes, pair children and backends."""
 
     def ask(child):
-        recipe(engine)
+        if dispose:
+            engine.dispose(close=False)
         start.wait(10)
         for number in range(child * questions, (child + 1) * questions):
             try:
                 with engine.connect() as connection:
                     row, backend = connection.execute(NUMBER, {"number": number}).one()
-                answer.send(("right" if row == number else "wrong-row", child, backend))
+                answer.send(("right" if row == number else "wrong-row", (child, backend)))
             except Exception:
-                answer.send(("error", child, None))
+                answer.send(("error", (child, None)))
 
-    counts, met = {"right": 0, "wrong-row": 0, "error": 0, "hang": 0}, set()
+    counts, pairs = {"right": 0, "wrong-row": 0, "error": 0, "hang": 0}, set()
     (facts, answer), start = fork.Pipe(duplex=False), fork.Event()
     crowd = [fork.Process(target=ask, args=(child,)) for child in range(children)]
     try:
@@ -119,31 +120,22 @@ def storm(engine, recipe, patience, children=4, questions=50):
         answer.close()
         start.set()
         while facts.poll(patience):
-            outcome, *who_and_whom = facts.recv()
+            outcome, pair = facts.recv()
             counts[outcome] += 1
-            met.add(tuple(who_and_whom))
+            pairs.add(pair)
         counts["hang"] = sum(child.is_alive() for child in crowd)
     except EOFError:  # all have left
         pass
     finally:
-        for child in crowd:
-            if child.pid:
-                child.kill()
-                child.join(10)
-    return counts, met
+        for child in filter(lambda child: child.pid, crowd):
+            child.kill()
+            child.join(10)
+    return counts, pairs
 
 
 # %%
 # The fixes: :ref:`one <sphx_glr_gallery_2_fixes_plot_dispose_in_child.py>` is what a child does first,
 # :ref:`the other <sphx_glr_gallery_2_fixes_plot_pid_event.py>` is done once, where the engine is made.
-
-
-def nothing(engine):
-    pass
-
-
-def dispose_in_child(engine):
-    engine.dispose(close=False)
 
 
 def pid_event(engine):
@@ -160,37 +152,24 @@ def pid_event(engine):
 
 # %%
 # Side by side, each over an engine of its own whose one connection lies idle at the fork.
-# The claim: 200 right answers to 200 questions, five processes on five backends,
-# and the parent, asked again, is answered by the backend that it had before.
+# The claim: every answer right, five processes on five backends, and the parent still on the backend that it had.
 
-url = database()
-CALM = {"right": 200, "wrong-row": 0, "error": 0, "hang": 0}
-
-
-def ask(engine):
-    with engine.connect() as connection:
-        return connection.scalar(sa.text("SELECT pg_backend_pid()"))
-
-
-for name, where_made, child_first, patience in (
-    ("nothing", nothing, nothing, 0.5),
-    ("dispose(close=False)", nothing, dispose_in_child, 20),
-    ("pid-event", pid_event, nothing, 20),
-):
+url, PID = database(), sa.text("SELECT pg_backend_pid()")
+for name in ("nothing", "dispose(close=False)", "pid-event"):
     engine = sa.create_engine(url)
-    where_made(engine)
-    backend = ask(engine)
-    counts, met = storm(engine, child_first, patience)
-    distinct = len({backend, *(its for _, its in met)}) == 5 == len(met) + 1
+    if name == "pid-event":
+        pid_event(engine)
+    with engine.connect() as connection:
+        parents = connection.scalar(PID)
+    counts, pairs = storm(engine, name == "dispose(close=False)", patience=0.5 if name == "nothing" else 20)
     print(f"{name:24} |", " | ".join(f"{outcome} {count}" for outcome, count in counts.items()))
+    calm = counts == {"right": 200, "wrong-row": 0, "error": 0, "hang": 0}
+    distinct = len({parents, *(backend for _, backend in pairs)}) == 5 == len(pairs) + 1
     if name == "nothing":
-        assert counts != CALM or not distinct, "with nothing done the storm does harm"
+        assert not (calm and distinct), "with nothing done the storm does harm"
     else:
-        assert counts == CALM, f"{name}: no wrong row, no error, no hang"
+        assert calm, f"{name}: no wrong row, no error, no hang"
         assert distinct, f"{name}: each process has a backend of its own"
-        assert ask(engine) == backend, f"{name}: the parent keeps its session"
+        with engine.connect() as connection:
+            assert connection.scalar(PID) == parents, f"{name}: the parent keeps its session"
     engine.dispose()
-
-# %%
-# Where they stop: this parent was idle at the fork. One that
-# :ref:`holds a connection <sphx_glr_gallery_3_limits_plot_held_connection.py>` is another story.

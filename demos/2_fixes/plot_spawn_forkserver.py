@@ -90,26 +90,8 @@ def tell(who, does, sees=""):
 
 
 # %%
-# Normal, up to Python 3.13 on Linux: ``fork``. The child finds its parent's connection in the pool and uses it.
-# It leaves by ``os._exit``.
-
-PID = sa.text("SELECT pg_backend_pid()")
-engine = sa.create_engine(database())
-
-
-def ask():
-    with engine.connect() as connection:
-        return connection.scalar(PID)
-
-
-backend = ask()
-assert in_child(ask) == backend, "a forked child inherits the connection"
-tell("child", "fork: SELECT pg_backend_pid()", "the parent's backend")
-engine.dispose()
-
-# %%
-# The other methods need something to import, so this is an application as a module. A program of its own imports it
-# and starts children one after the other. A spawned child leaves with finalizers, a forkserver child by ``os._exit``.
+# What such a child runs it must import, so here is an application as a module, and a program that imports it, starts
+# children in turn, and forks one at the end. Spawned children leave with finalizers, the others by ``os._exit``.
 
 import json
 
@@ -118,7 +100,6 @@ import json, multiprocessing, os
 import sqlalchemy as sa
 
 engine = sa.create_engine(os.environ["APP_DATABASE"])
-
 def ask():
     with engine.connect() as connection:
         return connection.scalar(sa.text("SELECT pg_backend_pid()"))
@@ -132,68 +113,63 @@ def child(answer):
 def start(method):
     context = multiprocessing.get_context(method)
     facts, answer = context.Pipe(duplex=False)
-    process = context.Process(target=child, args=(answer,))
+    process = context.Process(target=child, args=(answer,), daemon=True)
     process.start()
-    answer.close()
-    try:
-        return facts.recv() if facts.poll(45) else ["no answer in 45 s", None]
-    finally:
-        process.join(5)
-        process.kill()
+    return facts.recv() if facts.poll(45) else ["no answer in 45 s", None]
 
 def main(*methods):
     multiprocessing.get_context("forkserver").set_forkserver_preload(["app"])
-    backend = ask()
+    parent = ask()
     children = [start(method) for method in methods]
-    print(json.dumps([multiprocessing.get_start_method(), backend, *children, ask()]))
+    print(json.dumps([multiprocessing.get_start_method(), parent, *children, ask(), start("fork")]))
 """
 PROGRAM = """
 import os, pathlib, sys, tempfile
 with tempfile.TemporaryDirectory(prefix="poolfork-", dir="/tmp") as folder:
     os.chdir(folder)
-    sys.path.insert(0, "")
     pathlib.Path("app.py").write_text(sys.argv[1])
-    import app
-    app.main(*sys.argv[2:])
+    __import__("app").main(*sys.argv[2:])
 """
+address = database().render_as_string(hide_password=False)
 
 
 def run(*methods, at_import):
-    """The default method, the parent's backend, what each child found, and the parent's backend at the end."""
-    address = {"APP_DATABASE": engine.url.render_as_string(hide_password=False), "APP_IMPORT": at_import}
-    program = subprocess.run([sys.executable, "-c", PROGRAM, APP, *methods], env={**os.environ, **address},
-                             stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=240)  # fmt: skip
+    """Default method, parent's backend, what each child found, parent's backend again, what a forked child found."""
+    environment = {**os.environ, "APP_DATABASE": address, "APP_IMPORT": at_import}
+    program = subprocess.run([sys.executable, "-c", PROGRAM, APP, *methods], env=environment, stdin=subprocess.DEVNULL,
+                             capture_output=True, text=True, timeout=240)  # fmt: skip
     assert program.returncode == 0, f"the program failed: {program.stderr[-300:]}"
     return json.loads(program.stdout)
 
 
 # %%
-# Remedy: no recipe in any process, nothing inherited, and a backend for each.
+# Normal, up to Python 3.13 on Linux: a forked child finds its parent's connection in the pool and uses it.
 
-default, parent, spawned, first, second, again = run("spawn", "forkserver", "forkserver", at_import="is silent")
-assert spawned[0] == first[0] == second[0] == 0, "spawned and forkserver children inherit no connection"
-assert len({parent, spawned[1], first[1], second[1]}) == 4, "each process has a backend of its own"
-assert again == parent, "the parent keeps its session"
-tell("child 1", "spawn: SELECT pg_backend_pid()", "ok: its own backend")
-tell("child 2", "forkserver: SELECT pg_backend_pid()", "ok: its own backend")
-tell("child 3", "forkserver: SELECT pg_backend_pid()", "ok: its own backend")
-tell("parent", "SELECT pg_backend_pid()", "ok: the same backend")
+default, parent, *children, again, forked = run("spawn", "forkserver", "forkserver", at_import="is silent")
+tell("child", "fork: SELECT pg_backend_pid()", "the parent's backend")
+assert forked == [1, parent], "a forked child inherits the connection"
 expected = "spawn" if sys.platform == "darwin" else "fork" if sys.version_info < (3, 14) else "forkserver"
 assert default == expected, "the default method is fork up to 3.13 and forkserver from 3.14 on (on macOS spawn)"
 
 # %%
-# Surprise: let the module ask one question while it is imported, and two children share a session again.
-# It is not their parent's.
+# Remedy: with the other methods there is no recipe in any process, nothing inherited, and a backend for each.
 
-_, parent, first, second, again = run("forkserver", "forkserver", at_import="asks")
-assert first == second and first[0] == 1, "forkserver children share what the fork server opened"
-assert first[1] != parent == again, "the parent is not concerned"
+for number, method in enumerate(("spawn", "forkserver", "forkserver"), 1):
+    tell(f"child {number}", f"{method}: SELECT pg_backend_pid()", "ok: its own backend")
+assert [inherited for inherited, _ in children] == [0, 0, 0], "spawned and forkserver children inherit no connection"
+assert len({parent, *(backend for _, backend in children)}) == 4, "each process has a backend of its own"
+assert again == parent, "the parent keeps its session"
+
+# %%
+# Surprise: let the module ask one question while it is imported, and two forkserver children share a session.
+
+_, parent, first, second, again, _ = run("forkserver", "forkserver", at_import="asks")
 tell("child 1", "forkserver: SELECT pg_backend_pid()", "the fork server's backend")
 tell("child 2", "forkserver: SELECT pg_backend_pid()", "the fork server's backend")
+assert first == second and first[0] == 1, "forkserver children share what the fork server opened"
+assert first[1] != parent == again, "what they share is not their parent's"
 
 # %%
 # Cause: ``set_forkserver_preload`` (and, `since 3.13.8 and 3.14.1 <https://github.com/python/cpython/pull/141859>`__,
-# the default for your main script) imports modules in the fork server, and every child is forked from there.
-#
-# Where it stops: at imports that connect, and at whatever forks on without asking, like a web server.
-# There, :ref:`an at-fork hook <sphx_glr_gallery_2_fixes_plot_at_fork_hook.py>` helps.
+# the default, for your main script) imports modules in the fork server, and every child is forked from there.
+# Where it stops: at forks that nobody asked you about. There, :ref:`a hook <sphx_glr_gallery_2_fixes_plot_at_fork_hook.py>`.
