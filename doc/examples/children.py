@@ -20,7 +20,7 @@ def in_child(work: Callable[[], Any], bound: float = 20) -> Any:
     def run() -> None:
         try:
             answer.send(work())
-        except Exception as error:  # noqa: BLE001 - it is for the parent to judge
+        except Exception as error:  # noqa: BLE001
             answer.send(f"{type(error).__name__}: {error}".partition("\n")[0])
 
     child = fork.Process(target=run)
