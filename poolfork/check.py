@@ -18,7 +18,7 @@ from poolfork.drivers import Driver, of_url, versions
 from poolfork.hazards import all_hazards
 from poolfork.recipes import RECIPES
 from poolfork.servers import ServerError
-from poolfork.table import Door, Job, Measurement, base_versions, meaningless, plan
+from poolfork.table import Door, Job, Measurement, NurseryError, base_versions, meaningless, plan
 from poolfork.write_table import one_of
 
 SYMBOLS = {
@@ -107,6 +107,8 @@ def check(url: sa.URL, driver: Driver, recipes: list[str], hazards: list[str], r
     try:
         if groups:
             asyncio.run(measurement.run({driver.name: groups}, lambda name, transport: door, cells_at_once=at_once))
+    except NurseryError as error:
+        raise BadInput(f"the driver brought the measuring process down: {error}") from None
     except ServerError as error:
         text = str(error)
         for secret in {str(url.password or ""), str(sa.URL.create("x", password=str(url.password or "")))}:

@@ -26,6 +26,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from poolfork.actors import SEVERITY, START, STEP, NotRun, Parent, Spec, tell
+from poolfork.drivers import of_url
 from poolfork.hazards import all_hazards
 from poolfork.recipes import recipe
 
@@ -260,7 +261,7 @@ def _warm(dialect: str) -> None:
     table = sa.table("poolfork", sa.column("id"), sa.column("who"))
     for statement in sa.select(sa.literal("word")), table.insert(), sa.select(table.c.id).with_for_update():
         str(statement.compile(dialect=engine.dialect))
-    forkserver.set_forkserver_preload(["poolfork.hazards.crossed", type(engine.dialect).__module__, engine.dialect.dbapi.__name__])
+    forkserver.set_forkserver_preload(["poolfork.hazards.crossed", type(engine.dialect).__module__, *of_url(url).modules])
     forkserver.ensure_running()  # one for all cells: what it forks is as empty as it is itself
     for module in "psycopg_binary", "asyncio.base_events", "multiprocessing.spawn", "multiprocessing.popen_fork":
         with contextlib.suppress(ImportError):

@@ -32,6 +32,10 @@ AT_ONCE = 3  # nurseries; each runs two cells, most of which wait rather than wo
 CELLS_AT_ONCE = 2
 
 
+class NurseryError(RuntimeError):
+    """A nursery died: a driver crashed it, or somebody killed it."""
+
+
 @dataclass
 class Job:
     """A cell that is to be measured, with the address of its server still open."""
@@ -84,15 +88,25 @@ class Measurement:
 
     async def run(
         self, groups: dict[str, list[Job]], doors: Callable[[str, str], Door], *,
-        at_once: int = AT_ONCE, cells_at_once: int = CELLS_AT_ONCE,
+        at_once: int = AT_ONCE, cells_at_once: int = CELLS_AT_ONCE, keep_going: bool = False,
     ) -> None:
-        """Measure the groups (a driver's name and its jobs); the outcome is written into each job's cell."""
+        """Measure the groups (a driver's name and its jobs); the outcome is written into each job's cell.
+
+        With ``keep_going`` a driver whose server or nursery fails is ``not-run``; else that is raised.
+        """
         self.total = sum(map(len, groups.values()))
         gate = asyncio.Semaphore(at_once)
 
         async def one(name: str, jobs: list[Job]) -> None:
             async with gate:
-                await self._group(name, jobs, doors, cells_at_once)
+                try:
+                    await self._group(name, jobs, doors, cells_at_once)
+                except (servers.ServerError, NurseryError) as error:
+                    if not keep_going:
+                        raise
+                    for job in jobs:
+                        job.cell.setdefault("outcome", "not-run")
+                        job.cell |= {"detail": str(error), "runs": 0} if job.cell["outcome"] == "not-run" else {}
 
         try:
             async with asyncio.TaskGroup() as tasks:
@@ -127,7 +141,7 @@ class Measurement:
                 assert nursery.stdout is not None
                 line = await nursery.stdout.readline()
                 if not line:
-                    raise RuntimeError(f"the nursery of {name} died")
+                    raise NurseryError(f"the nursery of {name} died")
                 return dict(json.loads(line))
 
             for job in {job.transport == "tls": job for job in jobs}.values():
@@ -220,12 +234,15 @@ def table(
         else:
             to_measure.setdefault(driver.name, []).append(job)
     if to_measure:
-        _measure(to_measure, Measurement(progress))
-        memory.cells = {job.key: {name: job.cell[name] for name in _MEASURED} for job in jobs if job.key} | (
-            memory.cells if drivers or recipes or hazards else {}
-        )
-        if cache:
-            memory.save()
+        try:
+            _measure(to_measure, Measurement(progress))
+        finally:  # an interrupted table goes on where it stopped
+            kept = {} if not (drivers or recipes or hazards) else memory.cells
+            memory.cells = kept | {
+                job.key: {name: job.cell[name] for name in _MEASURED} for job in jobs if job.key and "seconds" in job.cell
+            }
+            if cache:
+                memory.save()
     return {
         "cells": [job.cell for job in jobs],
         "versions": base_versions() | {
@@ -262,7 +279,7 @@ def meaningless(driver: Driver, how: Recipe, hazard: Hazard) -> str | None:
     return None
 
 
-_SPAWNED = ("crossed", "goodbye-close", "goodbye-exit", "starved")
+_SPAWNED = ("crossed", "goodbye-exit")
 _MEASURED = ("outcome", "detail", "runs", "seconds", "measured")
 
 
@@ -282,7 +299,7 @@ def _measure(groups: dict[str, list[Job]], measurement: Measurement) -> None:
                 return Door(*address(driver, str(server.tls), str(server.ca)))
             return Door(*address(driver, server.url if transport == "socket" else str(server.tcp)))
 
-        asyncio.run(measurement.run(groups, doors))
+        asyncio.run(measurement.run(groups, doors, keep_going=True))
 
 
 @dataclass

@@ -58,14 +58,15 @@ def child_checks_out_two(child: Child) -> None:
 
 @hazard("locked", passes_when=f"a checkout within 2 s in every one of {FORKS} forks", only="threads", seconds=60)
 def locked(parent: Parent, variant: str) -> None:
-    """Three threads of the parent hammer a pool of two while it forks; stops after the batch that fails."""
+    """Three threads of the parent hammer a pool of two whenever it forks; stops after the batch that fails."""
     if parent.loop is not None:
         raise NotRun("an asyncio engine is not shared between threads")
     parent.make_engine(pool_size=2, max_overflow=0, pool_timeout=30)
-    over, errors = threading.Event(), []
+    over, busy, errors = threading.Event(), threading.Event(), []
 
     def hammer() -> None:
         while not over.is_set():
+            busy.wait(0.5)
             try:
                 parent.asks("parent")
             except Exception as error:
@@ -80,10 +81,13 @@ def locked(parent: Parent, variant: str) -> None:
     missed: list[Missed] = []
     parent.runs = 0
     while parent.runs < forks and not missed:
+        busy.set()
         batch = [parent.fork(child_asks) for _ in range(min(BATCH, forks))]
+        busy.clear()  # the forks are what counts; the children shall have the processor now
         parent.runs += len(batch)
         missed = _failures(batch)
     over.set()
+    busy.set()
     for outcome in {failure.outcome for failure in missed}:
         texts = [failure.detail for failure in missed if failure.outcome == outcome]
         parent.found(outcome, f"{len(texts)} of {parent.runs} children: {texts[0]}")
