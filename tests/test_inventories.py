@@ -160,7 +160,7 @@ def test_a_damaged_inventory_is_an_error() -> None:
 def test_the_command_knows_one_word() -> None:
     """Anything but ``refresh`` gets the usage on stderr and exit code 2."""
     ended = subprocess.run(
-        [sys.executable, ROOT / "tools" / "inventories.py", "refesh"],
+        [sys.executable, ROOT / "tools" / "inventories.py", "restart"],
         capture_output=True,
         text=True,
         timeout=60,
