@@ -21,6 +21,8 @@ extensions = [
     "executed_notebooks",
     "sphinx_gallery.gen_gallery",
     "pictures",  # transcripts and counts become lane diagrams and bars
+    "gallery_pages",
+    "site_pages",
     "claims",  # the last line of a build
     "myst_nb",
     "sphinx.ext.doctest",
@@ -67,6 +69,7 @@ intersphinx_mapping = {name: (url, str(file)) for name, (url, file) in _built.it
 
 html_theme = "furo"
 html_title = "Connection pools across fork()"
+templates_path = ["doc/_templates"]
 html_static_path = ["doc/_static"]
 html_css_files = ["poolfork.css"]
 html_baseurl = os.environ.get("READTHEDOCS_CANONICAL_URL", "")

@@ -23,10 +23,11 @@ OUTCOMES = ("ok", "wrong-row", "error", "hang", "parent-lost", "write-lost", "st
 _STEP = re.compile(r"(parent|server|child(?: \d+)?) *\| *([^|]*?) *(?:\| *(.*?))? *$")
 _BAR = re.compile(r"([^|]*?) *((?:\| *[a-z-]+ \d+ *)+)$")
 _OUTCOME = re.compile(rf"({'|'.join(OUTCOMES)})(?![\w-])[:,]? *(.*)$")
-_SQL = re.compile(
+_SAYS = re.compile(  # SQL, or a message of PostgreSQL's protocol as libpq's trace names it
     r"(BEGIN|COMMIT|COPY|CREATE|DELETE|DROP|EXECUTE|FETCH|INSERT|LISTEN|LOCK|NOTIFY|PREPARE|ROLLBACK"
-    r"|SAVEPOINT|SELECT|SET|SHOW|UPDATE)\b"
+    r"|SAVEPOINT|SELECT|SET|SHOW|UPDATE|Bind|Close|Describe|Execute|Flush|Parse|Query|Sync|Terminate)\b"
 )
+_READ = re.compile(r"read by (?:the )?(parent|child(?: \d+)?)\b")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,9 +40,11 @@ class Step:
     sees: str
 
     @property
-    def speaks(self) -> bool:
-        """Whether the line itself says that SQL went to the server."""
-        return self.who != "server" and _SQL.match(self.does) is not None
+    def way(self) -> tuple[str, str] | None:
+        """From whom to whom something went on a wire, where the line itself says so."""
+        if self.who != "server":
+            return (self.who, "server") if _SAYS.match(self.does) else None
+        return ("server", read[1]) if (read := _READ.match(self.sees)) else None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,14 +99,16 @@ def lanes_of(steps: Iterable[Step]) -> list[str]:
 
 
 def rails(step: Step, lanes: Sequence[str]) -> str:
-    """The drawn part of one step: every lane, the mark on the actor's, the arrow to the server's."""
-    at, server = lanes.index(step.who), lanes.index("server")
-    drawn = "".join(f'<i class="rail {lane.split()[0]}" style="--at:{i}"></i>' for i, lane in enumerate(lanes))
-    if step.speaks:
-        way = "left" if at > server else "right"
-        drawn += f'<i class="arrow {way}" style="--at:{min(at, server)};--over:{abs(at - server)}"></i>'
+    """The drawn part of one step: every lane, the mark on the actor's, the arrow to the other's."""
+    drawn = "".join(
+        f'<i class="rail {lane.split()[0]}" style="--at:{i}"></i>' for i, lane in enumerate(lanes)
+    )
+    if step.way and step.way[1] in lanes:
+        start, end = map(lanes.index, step.way)
+        head = "right" if end > start else "left"
+        drawn += f'<i class="arrow {head}" style="--at:{min(start, end)};--over:{abs(end - start)}"></i>'
     mark = f"outcome-{step.outcome}" if step.outcome else step.who.split()[0]
-    return f'<span class="rails" aria-hidden="true">{drawn}<i class="mark {mark}" style="--at:{at}"></i></span>'
+    return f'<span class="rails" aria-hidden="true">{drawn}<i class="mark {mark}" style="--at:{lanes.index(step.who)}"></i></span>'
 
 
 def lanes_html(steps: Sequence[Step], lanes: Sequence[str], first: int) -> str:
@@ -114,7 +119,7 @@ def lanes_html(steps: Sequence[Step], lanes: Sequence[str], first: int) -> str:
         caption = f"Steps {first} to {last}"
     if first == 1:
         caption += ", as measured in this build. Time runs down"
-        caption += "; an arrow is SQL on its way to the server." if any(s.speaks for s in steps) else "."
+        caption += "; an arrow is something said on a wire." if any(s.way for s in steps) else "."
     heads = "".join(f'<i style="--at:{i}">{lane}</i>' for i, lane in enumerate(lanes))
     rows = "".join(
         f'<tr role="row"><th role="rowheader" scope="row">{rails(step, lanes)}{step.who}</th>'
@@ -140,7 +145,8 @@ def bars_html(bars: Sequence[Bar], caption: str = "Counted in this build; all ba
         + "".join(f'<i class="outcome-{word}" style="--n:{count}"></i>' for word, count in bar.cells if count)
         + '</div><ul class="bar-key">'
         + "".join(
-            f'<li{"" if count else " class=none"}>{badge(word)} <b>{count}</b></li>' for word, count in bar.cells
+            f"<li{'' if count else ' class=none'}>{badge(word)} <b>{count}</b></li>"
+            for word, count in bar.cells
         )
         + "</ul>"
         for bar in bars
@@ -188,7 +194,14 @@ def draw(app: Sphinx, doctree: nodes.document) -> None:
         if {"sphx-glr-script-out", "output"} & {*block["classes"], *block.parent.get("classes", ())}
     ]
     cut = {id(block): parts(block.astext()) for block in outputs}
-    told = [s for runs in cut.values() for kind, run in runs if kind is Step for s in map(step, run.splitlines()) if s]
+    told = [
+        s
+        for runs in cut.values()
+        for kind, run in runs
+        if kind is Step
+        for s in map(step, run.splitlines())
+        if s
+    ]
     lanes, number = lanes_of(told), 1
     for block in outputs:
         runs = cut[id(block)]
@@ -213,12 +226,20 @@ def draw(app: Sphinx, doctree: nodes.document) -> None:
 
 
 def outcome_role(
-    name: str, rawtext: str, text: str, lineno: int, inliner: Inliner, options: Any = None, content: Any = None
+    name: str,
+    rawtext: str,
+    text: str,
+    lineno: int,
+    inliner: Inliner,
+    options: Any = None,
+    content: Any = None,
 ) -> tuple[list[nodes.Node], list[nodes.system_message]]:
     """``:outcome:`hang```: an outcome in prose, with its symbol and colour."""
     if text in OUTCOMES:
         return [nodes.inline(rawtext, text, classes=["outcome", f"outcome-{text}"])], []
-    problem = inliner.reporter.error(f"{text!r} is no outcome; the outcomes are {', '.join(OUTCOMES)}", line=lineno)
+    problem = inliner.reporter.error(
+        f"{text!r} is no outcome; the outcomes are {', '.join(OUTCOMES)}", line=lineno
+    )
     return [inliner.problematic(rawtext, rawtext, problem)], [problem]
 
 

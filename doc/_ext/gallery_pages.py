@@ -1,0 +1,179 @@
+"""What Sphinx-Gallery generated becomes a page to read: downloads first, set-up folded, claims as index."""
+
+from __future__ import annotations
+
+import html
+import pathlib
+import re
+import tomllib
+from typing import Any
+
+from docutils import nodes
+from pictures import Fold, badge, bar, lanes_of, rails, step
+from sphinx import addnodes
+from sphinx.application import Sphinx
+
+SETUP = "# Set-up, the same in every demo"
+FOLDED = "Set-up: a throw-away PostgreSQL and a forked child (the same in every demo)"
+_HEAD = re.compile(r"^# /// script$\n((?:^#(?:| .*)$\n)+)^# ///$", re.MULTILINE)
+
+
+def requirements(script: str) -> list[str]:
+    """What the metadata block (PEP 723) of a script asks pip for."""
+    if not (match := _HEAD.search(script)):
+        return []
+    lines = (line.removeprefix("#").removeprefix(" ") for line in match[1].splitlines())
+    asked: list[str] = tomllib.loads("\n".join(lines)).get("dependencies", [])
+    return asked
+
+
+def fold_setup(doctree: nodes.document) -> None:
+    """Fold away the block that every demo and notebook shares."""
+    for block in list(doctree.findall(nodes.literal_block)):
+        if block.astext().lstrip().startswith(SETUP):
+            cell = block.parent.parent
+            if cell.get("hide_mode") == "input":  # MyST-NB's fold, in our words
+                del cell["hide_mode"]
+            fold = Fold("", summary=FOLDED)
+            block.parent.replace(block, fold)
+            fold += block
+
+
+def downloads_first(app: Sphinx, doctree: nodes.document, demo: pathlib.Path) -> None:
+    """Put the downloads, and how to run the demo alone, where its introduction ends."""
+    for only in list(doctree.findall(addnodes.only)):
+        if any("sphx-glr-download-link-note" in node["classes"] for node in only.findall(nodes.note)):
+            only.parent.remove(only)
+        elif any("sphx-glr-signature" in node["classes"] for node in only.findall(nodes.Element)):
+            only.parent.remove(only)
+    links = {
+        pathlib.PurePath(node["reftarget"]).suffix: node
+        for node in doctree.findall(addnodes.download_reference)
+    }
+    get = nodes.paragraph("", "Download: ", classes=["downloads"])
+    for suffix, what in {".py": demo.name, ".ipynb": "notebook", ".zip": "zip"}.items():
+        if suffix in links:
+            links[suffix].children = [nodes.Text(what)]
+            get += [links[suffix], nodes.Text(" ")]
+    install = " ".join(
+        f'"{name}"' if re.search(r"[<>\[\]]", name) else name for name in requirements(demo.read_text())
+    )
+    run = nodes.paragraph("", "Run it alone: ")
+    run += [nodes.literal("", f"uv run {demo.name}"), nodes.Text(", or ")]
+    run += [nodes.literal("", f"pip install {install}"), nodes.Text(" and then ")]
+    run += [nodes.literal("", f"python {demo.name}"), nodes.Text(".")]
+    why = nodes.paragraph("", "What to do about it: ")
+    why += addnodes.pending_xref(
+        "",
+        nodes.inline("", "Using Connection Pools with Multiprocessing"),
+        refdomain="std",
+        reftype="ref",
+        reftarget="pooling_multiprocessing",
+        refexplicit=True,
+        refwarn=True,
+        refdoc=app.env.current_document.docname,
+    )
+    for footer in list(doctree.findall(nodes.container)):
+        if "sphx-glr-footer-example" in footer["classes"]:
+            footer.children = []
+            footer["classes"] = []
+    title = next(iter(doctree.findall(nodes.title)))
+    section = title.parent
+    end = next(
+        i for i, node in enumerate(section) if isinstance(node, Fold | nodes.literal_block | nodes.rubric)
+    )
+    section.insert(end, nodes.container("", get, run, why, classes=["run-it"]))
+
+
+def thumbnail(page: pathlib.Path) -> str:
+    """What a demo's page shows, small: its bars, else its lanes, and the outcomes in words."""
+    lines = [line.strip() for line in page.read_text().splitlines()]
+    steps = [s for s in map(step, lines) if s]
+    counts = [b for b in map(bar, lines) if b]
+    words = dict.fromkeys(s.outcome for s in steps if s.outcome)
+    words |= dict.fromkeys(word for b in counts for word, count in b.cells if count)
+    key = "".join(badge(word) for word in words)
+    if counts:
+        longest = max(b.total for b in counts) or 1
+        drawn = "".join(
+            f'<div class="bar" style="--share:{b.total / longest:.4f}">'
+            + "".join(
+                f'<i class="outcome-{word}" style="--n:{count}"></i>' for word, count in b.cells if count
+            )
+            + "</div>"
+            for b in counts
+        )
+    else:
+        lanes = lanes_of(steps)
+        rows = "".join(f"<div>{rails(s, lanes)}</div>" for s in steps)
+        drawn = f'<div class="lanes" style="--lanes:{len(lanes)};--steps:{len(steps)}">{rows}</div>'
+    return f'<div class="thumbnail" aria-hidden="true">{drawn}</div><div class="shows">{key}</div>'
+
+
+def claims_as_index(app: Sphinx, doctree: nodes.document, docname: str) -> None:
+    """Turn a gallery's thumbnails into a list of claims, each with what its demo measured."""
+    for section in list(doctree.findall(nodes.section)):
+        found: list[tuple[str, addnodes.pending_xref]] = []
+        tip = ""
+        for node in list(section.children):
+            if isinstance(node, nodes.section):
+                continue
+            if isinstance(node, nodes.raw):
+                if match := re.search(r'tooltip="([^"]*)"', node.astext()):
+                    tip = html.unescape(match[1])
+                section.remove(node)
+            elif any("sphx-glr-footer" in n["classes"] for n in node.findall(nodes.container)):
+                continue
+            elif any("sphx-glr-signature" in n["classes"] for n in node.findall(nodes.paragraph)):
+                section.remove(node)
+            else:
+                links = [x for x in node.findall(addnodes.pending_xref) if x["reftype"] == "doc"]
+                demos = [x for x in links if "/plot_" in x["reftarget"]]
+                if tip and demos:
+                    found.append((tip, demos[0]))
+                    section.remove(node)
+                    tip = ""
+                elif tip and any(node.findall(nodes.image)):
+                    section.remove(node)
+        if not found:
+            continue
+        claims = nodes.bullet_list(classes=["claims"])
+        for intro, link in found:
+            page = pathlib.Path(app.srcdir, link["reftarget"].lstrip("/") + ".rst")
+            app.env.dependencies[docname].add(str(page))
+            claims += nodes.list_item(
+                "",
+                nodes.paragraph("", "", link, classes=["claim"]),
+                nodes.paragraph("", intro),
+                nodes.raw("", thumbnail(page), format="html"),
+            )
+        at = next((i for i, n in enumerate(section.children) if isinstance(n, nodes.section)), None)
+        if at is None:
+            tail = [
+                n
+                for n in section.children
+                if isinstance(n, addnodes.toctree | nodes.compound | addnodes.only)
+            ]
+            at = section.index(tail[0]) if tail else len(section)
+        section.insert(at, claims)
+
+
+def arrange(app: Sphinx, doctree: nodes.document) -> None:
+    """Arrange one page of the gallery."""
+    docname = app.env.current_document.docname
+    if docname.startswith("notebooks/"):
+        fold_setup(doctree)
+    elif not docname.startswith("gallery/"):
+        return
+    elif docname.endswith("index"):
+        claims_as_index(app, doctree, docname)
+    else:
+        fold_setup(doctree)
+        downloads_first(app, doctree, pathlib.Path(app.srcdir, docname + ".py"))
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    """Arrange before Sphinx collects a page's images and downloads (priority 500)."""
+    app.setup_extension("pictures")
+    app.connect("doctree-read", arrange, priority=110)
+    return {"parallel_read_safe": True, "parallel_write_safe": True, "version": "1"}
