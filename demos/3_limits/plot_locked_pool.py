@@ -6,9 +6,8 @@
 A child forked while another thread is inside the pool hangs at its first checkout
 ==================================================================================
 
-A fork copies the pool's lock in the state that it is in, and copies one thread only: the one that forks.
-If another thread held the lock, no one is left in the child to release it, and ``pool_timeout`` does not count here.
-The PID event cannot help: it runs *after* the lock has been taken.
+A fork copies the pool's lock as it is, and one thread only. If another held the lock, no one can release it.
+The PID event runs *after* the lock was taken, and ``pool_timeout`` does not count here.
 """
 
 # Set-up, the same in every demo: a PostgreSQL to break, and a child that tells what it saw.
@@ -91,13 +90,11 @@ def tell(who, does, sees=""):
 
 # %%
 # Normal: the pool is at rest at the fork. The PID event gives the child a session of its own.
-# So that a hang shows where it happens, the child interrupts itself after a second and names the waiting function.
 
-import signal, threading
+import signal, threading, traceback
 from sqlalchemy.util.queue import Queue
 
 engine = sa.create_engine(database())
-PID = sa.text("SELECT pg_backend_pid()")
 
 
 @sa.event.listens_for(engine, "connect")
@@ -112,85 +109,67 @@ def checkout(dbapi_connection, record, proxy):
         raise sa.exc.DisconnectionError("opened by another process")
 
 
-def ask(recipe=lambda: None):
-    recipe()
+def ask():
     with engine.connect() as connection:
-        return connection.scalar(PID)
-
-
-def overdue(signum, frame):
-    while "sqlalchemy" not in frame.f_code.co_filename:
-        frame = frame.f_back
-    raise TimeoutError(f"{frame.f_code.co_filename.rpartition(os.sep)[2]}, {frame.f_code.co_name}()")
-
-
-def ask_in_child(recipe=lambda: None):
-    def bounded():
-        signal.signal(signal.SIGALRM, overdue)
-        signal.alarm(1)
-        return ask(recipe)
-
-    return in_child(bounded)
+        return connection.scalar(sa.text("SELECT pg_backend_pid()"))
 
 
 backend = ask()
-assert ask_in_child() not in (backend, None) and ask() == backend, "the PID event works when the pool is at rest"
+assert isinstance(child := in_child(ask), int) and child != backend == ask(), "the PID event works at rest"
 tell("child", "engine.connect()", "ok: a backend of its own")
 
 # %%
-# Surprise: another thread of the parent is returning a connection at that moment.
-# To force the moment, a profile function stops that thread where it holds the lock, as a debugger would.
-# (From Python 3.12 on, a ``DeprecationWarning`` tells of threads at a fork; this is what it warns of.)
+# Surprise: another thread is returning a connection at that moment. To force the moment, a profile function stops
+# the thread in ``_put()``, where it has the lock. After a second the child names the functions that it waits in.
 
 
 def fork_while_inside(function, recipe=lambda: None):
-    """Stop a thread of the parent inside function, fork, and let the thread go on; what the child sees."""
+    """What a child sees if a thread of the parent is inside function at the fork."""
+    inside, go_on = threading.Event(), threading.Event()
 
     def stop(frame, event, arg):
         if event == "call" and frame.f_code is function.__code__:
-            sys.setprofile(None)
             inside.set()
             go_on.wait(10)
 
-    inside, go_on = threading.Event(), threading.Event()
+    def overdue(signum, frame):
+        raise TimeoutError(" > ".join(step.name for step in traceback.extract_stack(frame)[-4:]))
+
+    def within_a_second():
+        signal.signal(signal.SIGALRM, overdue)
+        signal.alarm(1)
+        return recipe() or ask()
+
     thread = threading.Thread(target=lambda: (sys.setprofile(stop), ask()))
     thread.start()
     try:
-        assert inside.wait(10), "the thread is inside"
-        return ask_in_child(recipe)
+        return inside.wait(10) and in_child(within_a_second)
     finally:
         go_on.set()
         thread.join(10)
 
 
-returning = Queue._put  # what the pool's queue calls while it holds its lock
-seen = fork_while_inside(returning)
 tell("parent", "a thread returns a connection; fork", "ok")
+seen = fork_while_inside(Queue._put)
 tell("child", "engine.connect()", "hang")
-assert "TimeoutError" in seen, "the PID event leaves the child hanging"
+assert "_do_get > get" in seen, "the PID event leaves the child waiting for the lock"
 
 # %%
-# Cause: the child waits for the lock of the pool's queue, which belongs to a thread that it does not have.
-# A pool has a second lock, held while its *first* connection is being set up: that is, over several round trips.
+# Cause: the lock belongs to a thread that the child lacks (Python 3.12 and newer warn of this at the fork).
+# A pool has a second such lock, held while its *first* connection is set up: that is, over several round trips.
 
 engine.dispose()  # the pool's next connection is its first
 second = fork_while_inside(connect)
-print("The child waits in", seen.partition(": ")[2], "and then in", second.partition(": ")[2])
-assert seen == "TimeoutError: queue.py, get()", "the lock is the queue's"
-assert second == "TimeoutError: attr.py, _exec_w_sync_on_first_run()", "the second lock is the first connection's"
+print(f"The child waits here:\n{seen}\nand here:\n{second}")
+assert second.endswith("__connect > _exec_w_sync_on_first_run"), "the second lock is the first connection's"
 
 # %%
-# Remedy: ``dispose(close=False)`` takes neither lock; it leaves the old pool as it is and makes a new one.
-# ``dispose()`` empties the old pool first, and hangs in the attempt.
+# Remedy: ``dispose(close=False)`` leaves the old pool alone, locks and all; ``dispose()`` empties it first, and hangs.
 
-in_full = {"dispose()": engine.dispose, "dispose(close=False)": lambda: engine.dispose(close=False)}
-seen = {name: fork_while_inside(returning, recipe) for name, recipe in in_full.items()}
-tell("parent", "a thread returns a connection; fork", "ok")
-for name, answer in seen.items():
-    tell("child", f"engine.{name}", "ok: a backend of its own" if isinstance(answer, int) else "hang")
-assert seen["dispose()"] == "TimeoutError: queue.py, get()", "dispose() wants the lock"
-assert isinstance(seen["dispose(close=False)"], int), "dispose(close=False) does without"
 backend = ask()
-assert isinstance(fork_while_inside(returning, in_full["dispose(close=False)"]), int) and ask() == backend
-tell("parent", "SELECT pg_backend_pid()", "ok: the same backend")
+assert "dispose > get" in fork_while_inside(Queue._put, engine.dispose), "dispose() wants the lock"
+tell("child", "engine.dispose()", "hang")
+seen = fork_while_inside(Queue._put, lambda: engine.dispose(close=False))
+assert isinstance(seen, int) and seen != backend == ask(), "dispose(close=False) needs no lock and harms nobody"
+tell("child", "engine.dispose(close=False)", "ok: a backend of its own")
 engine.dispose()
