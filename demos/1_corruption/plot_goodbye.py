@@ -125,8 +125,8 @@ assert lost, "the parent's session has ended"
 # Cause: the goodbye is a message (``Terminate``), and it goes out on the shared socket.
 # The server cannot tell who wrote it, and ends the session.
 #
-# The parent's next checkout opens a new one, so that a long-running service sees one error a fork,
-# at a moment that has nothing to do with its cause.
+# The parent's next checkout opens a new one, so that one error is all that the parent ever sees,
+# at a moment that has nothing to do with the cause.
 
 assert ask() != backend, "the parent has had to connect again"
 tell("parent", "SELECT pg_backend_pid()", "ok: backend C")
