@@ -27,6 +27,10 @@ def requirements(script: str) -> list[str]:
     return asked
 
 
+def _has_class(node: nodes.Element, classes: set[str]) -> bool:
+    return any(classes & {*inner["classes"]} for inner in node.findall(nodes.Element))
+
+
 def fold_setup(doctree: nodes.document) -> None:
     """Fold away the block that every demo and notebook shares."""
     for block in list(doctree.findall(nodes.literal_block)):
@@ -42,9 +46,7 @@ def fold_setup(doctree: nodes.document) -> None:
 def downloads_first(app: Sphinx, doctree: nodes.document, demo: pathlib.Path) -> None:
     """Put the downloads, and how to run the demo alone, where its introduction ends."""
     for only in list(doctree.findall(addnodes.only)):
-        if any("sphx-glr-download-link-note" in node["classes"] for node in only.findall(nodes.note)):
-            only.parent.remove(only)
-        elif any("sphx-glr-signature" in node["classes"] for node in only.findall(nodes.Element)):
+        if _has_class(only, {"sphx-glr-download-link-note", "sphx-glr-signature"}):
             only.parent.remove(only)
     links = {
         pathlib.PurePath(node["reftarget"]).suffix: node
@@ -110,52 +112,33 @@ def thumbnail(page: pathlib.Path) -> str:
     return f'<div class="thumbnail" aria-hidden="true">{drawn}</div><div class="shows">{key}</div>'
 
 
-def claims_as_index(app: Sphinx, doctree: nodes.document, docname: str) -> None:
+def claims_as_index(app: Sphinx, doctree: nodes.document) -> None:
     """Turn a gallery's thumbnails into a list of claims, each with what its demo measured."""
     for section in list(doctree.findall(nodes.section)):
-        found: list[tuple[str, addnodes.pending_xref]] = []
-        tip = ""
-        for node in list(section.children):
-            if isinstance(node, nodes.section):
-                continue
+        introductions: list[str] = []
+        links: list[addnodes.pending_xref] = []
+        generated: list[nodes.Node] = []
+        for node in section.children:
             if isinstance(node, nodes.raw):
-                if match := re.search(r'tooltip="([^"]*)"', node.astext()):
-                    tip = html.unescape(match[1])
-                section.remove(node)
-            elif any("sphx-glr-footer" in n["classes"] for n in node.findall(nodes.container)):
-                continue
-            elif any("sphx-glr-signature" in n["classes"] for n in node.findall(nodes.paragraph)):
-                section.remove(node)
-            else:
-                links = [x for x in node.findall(addnodes.pending_xref) if x["reftype"] == "doc"]
-                demos = [x for x in links if "/plot_" in x["reftarget"]]
-                if tip and demos:
-                    found.append((tip, demos[0]))
-                    section.remove(node)
-                    tip = ""
-                elif tip and any(node.findall(nodes.image)):
-                    section.remove(node)
-        if not found:
-            continue
+                introductions += map(html.unescape, re.findall(r'tooltip="([^"]*)"', node.astext()))
+                generated.append(node)
+            elif isinstance(node, addnodes.only) and not _has_class(node, {"sphx-glr-footer"}):
+                links += (x for x in node.findall(addnodes.pending_xref) if "/plot_" in x["reftarget"])
+                generated.append(node)
         claims = nodes.bullet_list(classes=["claims"])
-        for intro, link in found:
+        for introduction, link in zip(introductions, links, strict=True):
             page = pathlib.Path(app.srcdir, link["reftarget"].lstrip("/") + ".rst")
-            app.env.dependencies[docname].add(str(page))
+            app.env.note_dependency(page)
             claims += nodes.list_item(
                 "",
                 nodes.paragraph("", "", link, classes=["claim"]),
-                nodes.paragraph("", intro),
+                nodes.paragraph("", introduction),
                 nodes.raw("", thumbnail(page), format="html"),
             )
-        at = next((i for i, n in enumerate(section.children) if isinstance(n, nodes.section)), None)
-        if at is None:
-            tail = [
-                n
-                for n in section.children
-                if isinstance(n, addnodes.toctree | nodes.compound | addnodes.only)
-            ]
-            at = section.index(tail[0]) if tail else len(section)
-        section.insert(at, claims)
+        if links:
+            section.insert(section.index(generated[0]), claims)
+        for node in generated:
+            section.remove(node)
 
 
 def arrange(app: Sphinx, doctree: nodes.document) -> None:
@@ -166,7 +149,7 @@ def arrange(app: Sphinx, doctree: nodes.document) -> None:
     elif not docname.startswith("gallery/"):
         return
     elif docname.endswith("index"):
-        claims_as_index(app, doctree, docname)
+        claims_as_index(app, doctree)
     else:
         fold_setup(doctree)
         downloads_first(app, doctree, pathlib.Path(app.srcdir, docname + ".py"))

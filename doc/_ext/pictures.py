@@ -245,7 +245,7 @@ def outcome_role(
 
 def setup(app: Sphinx) -> dict[str, Any]:
     """Draw before Sphinx collects a page's images and downloads (priority 500)."""
-    others: dict[str, Any] = {builder: (nothing, nothing) for builder in ("latex", "text", "man", "texinfo")}
+    others: dict[str, Any] = dict.fromkeys(("latex", "text", "man", "texinfo"), (nothing, nothing))
     app.add_node(Picture, html=(visit_picture, depart_picture), **others)
     app.add_node(Fold, html=(visit_fold, depart_fold), **others)
     app.add_role("outcome", outcome_role)
