@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import functools
 import mmap
 import os
 import select
@@ -35,6 +36,7 @@ import stat
 import sys
 import threading
 import time
+import types
 import warnings
 import weakref
 from collections.abc import Callable, Collection, Iterable, Iterator
@@ -302,7 +304,7 @@ def _guarded_class(base: type[Pool], canary: Any) -> type[Pool]:
     key = base, canary is _canary
     if key in _classes:
         return _classes[key]
-    checkout = _ConnectionFairy._checkout if base.connect is Pool.connect else base.connect
+    checkout = _checkout_guarded() if base.connect is Pool.connect else None
     one_holder = issubclass(base, _ONE_HOLDER)  # else the record forgets earlier holders (StaticPool)
 
     class GuardedPool(base):  # type: ignore[misc, valid-type]
@@ -313,8 +315,11 @@ def _guarded_class(base: type[Pool], canary: Any) -> type[Pool]:
             if not canary[0]:
                 _settle()
                 return self.connect()  # by now this is an inherited pool
-            fairy = checkout(self)
-            fairy.__class__ = _GuardedFairy
+            if checkout is not None:
+                fairy = checkout(_GuardedFairy, self)
+            else:
+                fairy = super().connect()
+                fairy.__class__ = _GuardedFairy
             if not one_holder:
                 track = getattr(fairy._connection_record, "_poolfork", None)
                 if track is not None:
@@ -408,6 +413,32 @@ def _forked(fairy: _GuardedFairy) -> bool:
         return False
     _settle()
     return fairy.__class__ is not _GuardedFairy
+
+
+def _rebound(method: Any, **names: Any) -> Any:
+    """The same code with other globals; None where it does not use them."""
+    function = method.__func__
+    if not names.keys() <= set(function.__code__.co_names):
+        return None
+    copy = types.FunctionType(
+        function.__code__.replace(), function.__globals__ | names, function.__name__,
+        function.__defaults__, function.__closure__)
+    copy.__kwdefaults__ = function.__kwdefaults__
+    return copy
+
+
+@functools.cache
+def _checkout_guarded() -> Any:
+    """SQLAlchemy's own checkout, making a `_GuardedFairy` where it says `_ConnectionFairy`.
+
+    Changing the class afterwards does the same and costs 3 % of a checkout (CPython has to lay out
+    the object's dictionary again); so that is only for pools that check out in a way of their own.
+    """
+    of_record = _rebound(_ConnectionRecord.checkout, _ConnectionFairy=_GuardedFairy)
+    if of_record is None:
+        return None
+    maker = types.SimpleNamespace(checkout=functools.partial(of_record, _ConnectionRecord))
+    return _rebound(_ConnectionFairy._checkout, _ConnectionRecord=maker)
 
 
 class _GuardedRecord(_ConnectionRecord):
@@ -585,9 +616,9 @@ def _settle_now() -> None:
     kept = {id(_pool_of(track)) for track in tracks if track.private}
     for engine in engines:
         pool = engine.pool
-        state = getattr(pool, "_poolfork", None)
-        if state is not None and id(pool) not in kept:
-            attempt(state, "replace", lambda e=engine, p=pool: _replace(e, p, heirs))  # type: ignore[misc]
+        guarded_by = getattr(pool, "_poolfork", None)
+        if guarded_by is not None and id(pool) not in kept:
+            attempt(guarded_by, "replace", lambda e=engine, p=pool: _replace(e, p, heirs))  # type: ignore[misc]
     if not _immortal(_forever):
         for track in inherited:
             failures.setdefault(track.state, []).append("forever: no ctypes, so the driver's own goodbye "
@@ -720,7 +751,7 @@ def _disown(track: _Track) -> None:
         if (finalizer := getattr(fairy, "_finalizer", None)) is not None:  # SQLAlchemy 2.1
             finalizer.detach()
         fairy.__class__ = _InheritedFairy
-        fairy._poolfork_pid = track.pid
+        fairy._poolfork_pid = track.pid  # type: ignore[attr-defined]
     if record is not None:
         record.fairy_ref = None  # SQLAlchemy 2.0 tidies up only what the record still refers to
         record.__class__ = _InheritedRecord
