@@ -27,13 +27,20 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.orm import Session
 from sqlalchemy.util import greenlet_spawn
 
 from poolfork.drivers import DRIVERS, Driver, Speech, connect_args, of_url, speech
 from poolfork.recipes import Recipe, recipe
 
-PATIENCE = 2.0
-STEP = 4.0
+
+def slowness() -> float:
+    """1 on a machine with time for us, more (up to 4) where others use its processors too."""
+    return min(4.0, max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1) / 3))
+
+
+PATIENCE = 2.0 * slowness()
+STEP = 2 * PATIENCE
 START = 12.0  # a spawned child has to import everything first
 
 # Worst first: a cell that shows several is called by the worst. Silent damage is worse than noise.
@@ -235,7 +242,7 @@ class Born:
         """The child's next facts; raises `Missed` if it errs, dies or says nothing in time."""
         patience = self.patience if patience is None else max(patience, 0 if self.process is None else START)
         if not self.pipe.poll(patience):
-            raise Missed("hang", f"the child said nothing for {patience:g} s")
+            raise Missed("hang", f"the child said nothing for {patience:.1f} s")
         try:
             facts: dict[str, Any] = self.pipe.recv()
         except (EOFError, ConnectionError):
@@ -271,7 +278,7 @@ class Born:
             missed = error
         gone = self._gone(patience)
         if missed or not gone:
-            raise missed or Missed("hang", f"the child did not leave within {patience:g} s")
+            raise missed or Missed("hang", f"the child did not leave within {patience:.1f} s")
 
     def _gone(self, patience: float) -> bool:
         if self.process is not None:
@@ -343,23 +350,16 @@ class Parent(Actor):
         self.step("the parent opens its connections")
         return list(self.do(open_them))
 
-    def holds(self, kind: str = "connection") -> Any:
-        """Check a connection out, begin, insert a row; returns the session's id. It stays in ``held``."""
+    def holds(self, kind: str = "connection") -> None:
+        """Check a connection (or a Session's) out, begin and insert a row; it stays in ``held``."""
         self.make_engine(pool_size=2, max_overflow=0, pool_timeout=0.5)
 
-        def begin() -> Any:
-            if kind == "session":
-                self.held = sa.orm.Session(self.engine)
-                identity = self.backend(self.held.connection())
-            else:
-                self.held = self.engine.connect()
-                identity = self.backend(self.held)
-                self.held.commit()
+        def begin() -> None:
+            self.held = Session(self.engine) if kind == "session" else self.engine.connect()
             self.insert(self.held, self.parents_row, "parent")
-            return identity
 
         self.step("the parent begins")
-        return self.do(begin)
+        self.do(begin)
 
     def fork(self, step: Callable[[Child], None], leave: str = "_exit", how: str = "python") -> Born:
         """Start a child the recipe's way and let it take ``step``.

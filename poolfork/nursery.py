@@ -68,7 +68,7 @@ class Cell:
         """Why it has to be ended now, or None."""
         now = time.monotonic()
         if now - self.step_started > self.patience:
-            return f"{self.step}: no end after {self.patience:g} s"
+            return f"{self.step}: no end after {self.patience:.1f} s"
         if now - self.started > self.seconds:
             return f"{self.step}: the cell took more than {self.seconds:g} s"
         return None

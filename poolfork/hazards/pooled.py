@@ -10,7 +10,7 @@ import time
 
 import sqlalchemy as sa
 
-from poolfork.actors import Born, Child, Missed, NotRun, Parent, tell
+from poolfork.actors import PATIENCE, STEP, Born, Child, Missed, NotRun, Parent, tell
 from poolfork.hazards import hazard
 
 FORKS = 100
@@ -93,14 +93,14 @@ def locked(parent: Parent, variant: str) -> None:
         parent.found(outcome, f"{len(texts)} of {parent.runs} children: {texts[0]}")
     parent.step("the parent's threads end")
     for thread in threads:
-        thread.join(2)
+        thread.join(PATIENCE)
     if errors:
         parent.found("parent-lost", errors[0])
 
 
 def _failures(batch: list[Born]) -> list[Missed]:
-    """Wait for all children of a batch, two seconds from now; those that failed, how."""
-    end, missed = time.monotonic() + 2, []
+    """Wait for all children of a batch, `PATIENCE` from now; those that failed, how."""
+    end, missed = time.monotonic() + PATIENCE, []
     for child in batch:
         try:
             answer = child.hears(max(0.01, end - time.monotonic()))["answer"]
@@ -136,7 +136,7 @@ def thread_local(parent: Parent, variant: str) -> None:
         store.connection.commit()
         parent.insert(store.connection, parent.parents_row, "parent")
         ready.set()
-        forked.wait(10)
+        forked.wait(4 * STEP)
         with parent.judged("parent-lost"):
             if parent.backend(store.connection) != before:
                 parent.found("parent-lost", "the thread's session is not what it was")
@@ -146,13 +146,13 @@ def thread_local(parent: Parent, variant: str) -> None:
     worker = threading.Thread(target=work)
     parent.step("a thread begins")
     worker.start()
-    if not ready.wait(3):
+    if not ready.wait(STEP):
         raise sa.exc.InvalidRequestError("the thread could not begin")
     with parent.judged():
         parent.fork(functools.partial(child_lives_on), leave="exit" if variant == "exit" else "_exit").leaves()
     parent.step("the thread asks again")
     forked.set()
-    worker.join(6)
+    worker.join(2 * STEP)
 
 
 def child_lives_on(child: Child) -> None:
