@@ -15,15 +15,15 @@ import multiprocessing
 import os
 import pathlib
 import re
-import select
 import signal
+import subprocess
 import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from multiprocessing.connection import Connection as Pipe
-from typing import Any
+from typing import Any, NoReturn
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import create_async_engine
@@ -336,7 +336,7 @@ class Parent(Actor):
             self.found("hang", f"the parent got no answer: {tell(error)}")
         except sa.exc.TimeoutError as error:
             self.found("starved", tell(error))
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - whatever a driver raises is a finding
             self.found(otherwise, tell(error))
 
     def has_idle(self, count: int = 1) -> list[Any]:
@@ -384,13 +384,14 @@ class Parent(Actor):
         """COMMIT what is held, and look for the row with other eyes."""
         self.step("the parent commits")
 
+        silent = False
+
         def commit() -> None:
-            self.held.commit()
             nonlocal silent
+            self.held.commit()
             silent = True
             self.held.close()
 
-        silent = False
         with self.judged("parent-lost"):
             self.do(commit)
         if not silent:
@@ -419,7 +420,7 @@ class Referee:
         self.parent = parent
         dialect = parent.engine.dialect
         words, named = dialect.create_connect_args(parent.engine.url)
-        named = named | connect_args(parent.driver, parent.spec.connect_args)
+        named = {**named, **connect_args(parent.driver, parent.spec.connect_args)}
         self.connection: Any = parent.do(lambda: dialect.connect(*words, **named))
 
     def rows(self, statement: str) -> list[Any]:
@@ -477,7 +478,7 @@ def _fork(actor: Parent | Child, step: Callable[[Child], None], leave: str, how:
         return Born(pid, ours)
     signal.setitimer(signal.ITIMER_REAL, 15)  # nobody survives a cell, whatever happens to its parent
     ours.close()
-    _lives(actor.spec, step, theirs, leave, actor)
+    return _lives(actor.spec, step, theirs, leave, actor)
 
 
 def _started(spec: dict[str, Any], step: Callable[[Child], None], pipe: Pipe, leave: str) -> None:
@@ -486,7 +487,7 @@ def _started(spec: dict[str, Any], step: Callable[[Child], None], pipe: Pipe, le
     _lives(Spec(**spec), step, pipe, leave, None)
 
 
-def _lives(spec: Spec, step: Callable[[Child], None], pipe: Pipe, leave: str, inherited: Actor | None) -> Any:
+def _lives(spec: Spec, step: Callable[[Child], None], pipe: Pipe, leave: str, inherited: Actor | None) -> NoReturn:
     """A child's life: take the step, say how it went, leave. Never returns."""
     try:
         child = Child(spec, pipe, inherited)
@@ -496,7 +497,7 @@ def _lives(spec: Spec, step: Callable[[Child], None], pipe: Pipe, leave: str, in
         pipe.send({"error": tell(error), "outcome": "starved"})
     except TimeoutError as error:
         pipe.send({"error": f"no answer: {tell(error)}", "outcome": "hang"})
-    except BaseException as error:
+    except BaseException as error:  # noqa: BLE001 - the parent is to hear of everything
         with contextlib.suppress(OSError):
             pipe.send({"error": tell(error)})
     if leave == "_exit":
@@ -509,12 +510,6 @@ def _state(pid: int) -> str:
     try:
         status = pathlib.Path(f"/proc/{pid}/stat").read_text()
     except OSError:
-        reader = os.popen(f"ps -o state= -p {pid}")
-        with reader:
-            return (reader.read().strip() or "Z")[0]
+        told = subprocess.run(["ps", "-o", "state=", "-p", str(pid)], capture_output=True, text=True, timeout=PATIENCE)
+        return (told.stdout.strip() or "Z")[0]
     return re.split(r"\) ", status)[-1][0]
-
-
-def readable(pipe: Any, seconds: float) -> bool:
-    """Whether something can be read from a descriptor within so many seconds."""
-    return bool(select.select([pipe], [], [], seconds)[0])

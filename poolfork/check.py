@@ -6,16 +6,19 @@ import argparse
 import asyncio
 import json
 import os
+import pathlib
+import secrets
 import shutil
 import sys
 from typing import Any
 
 import sqlalchemy as sa
 
-from poolfork.actors import SEVERITY
+from poolfork.actors import SEVERITY, Spec
 from poolfork.cli import BadInput, progress_bar
 from poolfork.drivers import Driver, of_url, versions
 from poolfork.hazards import all_hazards
+from poolfork.nursery import drop_table, in_a_process, make_table
 from poolfork.recipes import RECIPES
 from poolfork.servers import ServerError
 from poolfork.table import Door, Job, Measurement, NurseryError, base_versions, meaningless, plan
@@ -75,7 +78,7 @@ def understand(text: str) -> tuple[sa.URL, Driver]:
         dialect.import_dbapi()
     except ImportError as error:
         raise BadInput(f"the driver of {url.drivername} is not installed: {error}") from None
-    if dialect.name == "sqlite" and (not url.database or ":memory:" in url.database or not os.path.exists(url.database)):
+    if dialect.name == "sqlite" and (not url.database or ":memory:" in url.database or not pathlib.Path(url.database).exists()):
         raise BadInput("for SQLite, name a database file that exists")
     return url, of_url(url)
 
@@ -100,6 +103,10 @@ def check(url: sa.URL, driver: Driver, recipes: list[str], hazards: list[str], r
             to_measure.append(job)
     for _ in range(repeat):
         groups += [Job(dict(job.cell)) for job in to_measure]
+    spec = Spec("", "", "nothing", driver.name, url.render_as_string(hide_password=False), {}, f"poolfork_{secrets.token_hex(6)}")
+    tried = in_a_process(lambda: make_table(spec, [0]) and drop_table(spec), 3.0)
+    if "error" in tried:
+        raise BadInput(f"no table can be made there: {_without_password(tried['error'], url)}")
     measurement = Measurement(progress_bar(sys.stderr))
     measurement.dialects[driver.name] = url.drivername
     door = Door(url.render_as_string(hide_password=False))
@@ -110,23 +117,23 @@ def check(url: sa.URL, driver: Driver, recipes: list[str], hazards: list[str], r
     except NurseryError as error:
         raise BadInput(f"the driver brought the measuring process down: {error}") from None
     except ServerError as error:
-        text = str(error)
-        for secret in {str(url.password or ""), str(sa.URL.create("x", password=str(url.password or "")))}:
-            text = text.replace(secret, "***") if len(secret) > 2 else text
-        raise BadInput(f"no table can be made there: {text}") from None
+        raise BadInput(f"no table can be made there: {_without_password(str(error), url)}") from None
     for number, job in enumerate(to_measure):
         rounds = [again.cell for again in groups[number :: len(to_measure)]]
         worst = min(rounds, key=lambda cell: SEVERITY.index(cell["outcome"]) if cell["outcome"] in SEVERITY else 99)
         passed = sum(cell["outcome"] == "ok" for cell in rounds)
         job.cell |= worst | {"runs": sum(cell["runs"] for cell in rounds), "passed": passed, "repeat": repeat}
     for job in jobs:
-        if len(url.password or "") > 2:
-            job.cell["detail"] = job.cell["detail"].replace(str(url.password), "***")
+        job.cell["detail"] = _without_password(job.cell["detail"], url)
     return {
         "url": url.render_as_string(),
         "cells": [job.cell for job in jobs],
         "versions": base_versions() | {"driver": versions(driver), "server": measurement.server_versions.get(driver.name, "")},
     }
+
+
+def _without_password(text: str, url: sa.URL) -> str:
+    return text.replace(str(url.password), "***") if url.password and len(str(url.password)) > 2 else text
 
 
 def _terminal(measured: dict[str, Any]) -> str:

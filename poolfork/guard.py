@@ -399,9 +399,11 @@ class _GuardedFairy(_ConnectionFairy):
         return getattr(self.dbapi_connection, key)
 
     def detach(self) -> None:
-        track = getattr(self._connection_record, "_poolfork", None)
+        record = self._connection_record
+        track = getattr(record, "_poolfork", None)
         super().detach()
         if track is not None:
+            del record._poolfork  # type: ignore[union-attr]
             track.fairies.append(weakref.ref(self))
             self._poolfork = track
 
@@ -736,13 +738,13 @@ class _InheritedFairy(_ConnectionFairy):
     cursor = detach = _refuse
     commit = rollback = close = invalidate = _close_special = _checkin = _close = _silent
     # (with a setter, for SQLAlchemy's own methods when the canary speaks in the middle of one)
-    dbapi_connection = driver_connection = connection = property(_refuse, _silent)  # type: ignore[assignment]
-    is_valid = property(lambda self: False)  # type: ignore[assignment]
+    dbapi_connection = driver_connection = connection = property(_refuse, _silent)
+    is_valid = property(lambda self: False)
 
 
 class _InheritedRecord(_ConnectionRecord):
     __slots__ = ()
-    needs_gc = property(lambda self: False)  # type: ignore[assignment]
+    needs_gc = property(lambda self: False)
 
 
 def _disown(track: _Track) -> None:

@@ -9,6 +9,7 @@ ends, and the nursery drops the table that it made.
 from __future__ import annotations
 
 import contextlib
+import functools
 import gc
 import importlib
 import json
@@ -119,14 +120,14 @@ class Nursery:
         for cell in list(self.cells.values()):
             self._ends(cell, say=False)
         for table in self.tables:
-            _in_a_process(lambda table=table: _drop_table(table))  # type: ignore[misc]
+            in_a_process(functools.partial(drop_table, table))
         return None
 
     def _born(self, job: dict[str, Any]) -> Callable[[], None] | None:
         """Fork a cell's parent, or do an errand; in the cell's parent, its life is returned."""
         spec = Spec(**job["spec"])
         if job["do"] == "table":
-            answer = _in_a_process(lambda: _make_table(spec, job["rows"]))
+            answer = in_a_process(lambda: make_table(spec, job["rows"]))
             if "error" not in answer:
                 self.tables.append(spec)
             _say(answer)
@@ -141,7 +142,7 @@ class Nursery:
             return None
         os.setsid()
         signal.setitimer(signal.ITIMER_REAL, seconds + 5)  # should the nursery be killed
-        forkserver._forkserver.ensure_running = lambda: None  # type: ignore[attr-defined]  # the nursery's does run
+        forkserver._forkserver.ensure_running = lambda: None  # type: ignore[method-assign]  # the nursery's does run
         nothing = os.open(os.devnull, os.O_RDWR)
         for descriptor in (0, 1, 2) if "POOLFORK_DEBUG" not in os.environ else (0,):
             os.dup2(nothing, descriptor)
@@ -170,28 +171,28 @@ def _live(spec: Spec, pipe: int) -> None:
     parent = Parent(spec, report)
     try:
         if spec.driver == "sqlite" or spec.driver == "aiosqlite":
-            _in_a_process(lambda: _make_table(spec, [spec.key]))
+            in_a_process(lambda: make_table(spec, [spec.key]))
         all_hazards()[spec.hazard].probe(parent, spec.variant)
     except NotRun as reason:
         report({"not_run": str(reason)})
         os._exit(0)
     except TimeoutError as error:
         parent.found("hang", f"the parent got no answer: {tell(error)}")
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - whatever a driver raises is a finding
         parent.found("error", f"parent: {tell(error)}")
     report({"runs": parent.runs})
     os._exit(0)
 
 
-def _in_a_process(errand: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """Do an errand in a process of its own, so that no connection of it is inherited; bounded to `STEP`."""
+def in_a_process(errand: Callable[[], dict[str, Any]], seconds: float = STEP) -> dict[str, Any]:
+    """Do an errand in a process of its own, so that no connection of it is inherited; bounded."""
     ours, theirs = os.pipe()
     pid = os.fork()
     if not pid:
-        signal.setitimer(signal.ITIMER_REAL, STEP)
+        signal.setitimer(signal.ITIMER_REAL, seconds)
         try:
             answer = errand()
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - told to the asker
             answer = {"error": tell(error)}
         os.write(theirs, json.dumps(answer).encode())
         os._exit(0)
@@ -199,7 +200,7 @@ def _in_a_process(errand: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     with os.fdopen(ours, "rb") as pipe:
         told = pipe.read()
     os.waitpid(pid, 0)
-    return dict(json.loads(told)) if told else {"error": f"no answer within {STEP:g} s"}
+    return dict(json.loads(told)) if told else {"error": f"no answer within {seconds:.1f} s"}
 
 
 def _connected(spec: Spec, work: Callable[[Parent, sa.Connection], dict[str, Any]]) -> dict[str, Any]:
@@ -214,7 +215,7 @@ def _connected(spec: Spec, work: Callable[[Parent, sa.Connection], dict[str, Any
     return dict(parent.do(begin))
 
 
-def _make_table(spec: Spec, rows: list[int]) -> dict[str, Any]:
+def make_table(spec: Spec, rows: list[int]) -> dict[str, Any]:
     """Make the one table, with a row for each cell; answers with the server's version."""
 
     def make(parent: Parent, connection: sa.Connection) -> dict[str, Any]:
@@ -233,7 +234,7 @@ def _make_table(spec: Spec, rows: list[int]) -> dict[str, Any]:
     return _connected(spec, make)
 
 
-def _drop_table(spec: Spec) -> dict[str, Any]:
+def drop_table(spec: Spec) -> dict[str, Any]:
     """Drop the table; what still holds it has been killed, so the server lets go within moments."""
 
     def drop(parent: Parent, connection: sa.Connection) -> dict[str, Any]:

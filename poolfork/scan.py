@@ -390,7 +390,9 @@ def as_text(report: Report) -> str:
         lines.append("No connection to a database is held by more than one process.")
     else:
         lines.append(
-            f"{count} connection{'s' if count > 1 else ''} to a database: held by more than one process."
+            "1 database connection is held by more than one process:"
+            if count == 1
+            else f"{count} database connections are held by more than one process each:"
         )
     for held in report.shared:
         server = f"; server: {held.server['name']}, pid {held.server['pid']}" if held.server else ""

@@ -310,7 +310,7 @@ class Memory:
 
     @staticmethod
     def _file() -> pathlib.Path:
-        base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+        base = os.environ.get("XDG_CACHE_HOME") or pathlib.Path("~/.cache").expanduser()
         return pathlib.Path(base, "poolfork", "cells.json")
 
     @classmethod

@@ -56,8 +56,8 @@ def all_hazards() -> dict[str, Hazard]:
     """Every hazard by its name, in the order in which the table shows them."""
     for module in "crossed", "goodbye", "held", "pooled", "state", "loop", "files":
         importlib.import_module(f"poolfork.hazards.{module}")
-    order = (
-        "crossed goodbye-close goodbye-gc goodbye-exit held-finish held-use starved locked thread-local grandchild "
-        "state c-fork event-loop tls"
-    ).split()
+    order = [
+        "crossed", "goodbye-close", "goodbye-gc", "goodbye-exit", "held-finish", "held-use", "starved", "locked",
+        "thread-local", "grandchild", "state", "c-fork", "event-loop", "tls",
+    ]
     return dict(sorted(_REGISTRY.items(), key=lambda item: order.index(item[0]) if item[0] in order else 99))

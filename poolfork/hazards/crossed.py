@@ -11,8 +11,13 @@ _OWN = "every answer is the asker's own, nobody errs or hangs, and the backend i
 
 
 @hazard("crossed", "socket", "tcp", passes_when=_OWN)
-def crossed(parent: Parent, variant: str, how: str = "python") -> None:
+def crossed(parent: Parent, variant: str) -> None:
     """The child waits for its answer at a locked row; stopped there, it lets the parent ask and read first."""
+    speak_at_once(parent)
+
+
+def speak_at_once(parent: Parent, how: str = "python") -> None:
+    """The steps of `crossed`, however the child is forked."""
     parent.has_idle()
     child = parent.fork(child_reads_while_the_parent_reads, how=how)
     with parent.judged():
@@ -64,7 +69,7 @@ def child_reads_while_the_parent_reads(child: Child) -> None:
 @hazard("c-fork", passes_when="as crossed, the child being forked from C, past Python's at-fork hooks")
 def c_fork(parent: Parent, variant: str) -> None:
     """As crossed, but the fork is C's own, as in uWSGI by default: no hook of Python's runs."""
-    crossed(parent, variant, how="c")
+    speak_at_once(parent, how="c")
 
 
 @hazard("grandchild", passes_when="three generations have three different sessions, all alive")

@@ -68,6 +68,6 @@ def child_ends_the_transaction(child: Child, how: str) -> None:
     try:
         if child.held is not None:
             child.do(getattr(child.held, how))
-    except Exception as caught:
+    except Exception as caught:  # noqa: BLE001 - the text is kept
         error = f"{type(caught).__name__}: {' '.join(str(caught).split())}"[:300]
     child.says(error_seen=error)

@@ -45,7 +45,7 @@ def child_finishes(child: Child, how: str) -> None:
             gc.collect()
         elif how == "unwind":
             child.do(child_unwinds, child)
-    except Exception as caught:  # the criterion is the parent's row; the text is kept
+    except Exception as caught:  # noqa: BLE001 - the text is kept
         error = f"{type(caught).__name__}: {caught}"[:300]
     child.says(error_seen=error)
 
@@ -82,7 +82,7 @@ def child_uses_the_copy(child: Child) -> None:
     try:
         child.do(child.insert, child.held, child.childs_row, "child")
         child.says(error_seen="")
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - the text is kept
         child.says(error_seen=f"{type(error).__name__}: {' '.join(str(error).split())}"[:400])
 
 
@@ -126,7 +126,7 @@ def child_ends_the_cursor(child: Child, how: str) -> None:
         elif child.held:
             child.do(child.drops_everything)
             gc.collect()
-    except Exception as caught:
+    except Exception as caught:  # noqa: BLE001 - the text is kept
         error = f"{type(caught).__name__}: {caught}"[:300]
     child.says(error_seen=error)
 

@@ -53,7 +53,7 @@ def child_lets_go(child: Child) -> None:
     if hasattr(child, "inherited"):
         child.inherited.loop = None
         asyncio.set_event_loop(None)
-        child.inherited.engine = child.inherited.application_engine = None  # type: ignore[assignment, attr-defined]
+        child.inherited.engine = child.inherited.application_engine = None  # type: ignore[assignment]
         child.engine = child.application_engine = None  # type: ignore[assignment]
     gc.collect()
 
