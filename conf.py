@@ -20,6 +20,7 @@ extensions = [
     "throwaway",  # a PostgreSQL while something is executed
     "executed_notebooks",
     "sphinx_gallery.gen_gallery",
+    "truth_table",
     "pictures",  # transcripts and counts become lane diagrams and bars
     "gallery_pages",
     "site_pages",
