@@ -758,7 +758,7 @@ def _disown(track: _Track) -> None:
         record.fairy_ref = None  # SQLAlchemy 2.0 tidies up only what the record still refers to
         record.__class__ = _InheritedRecord
         pool = _pool_of(track)
-        if getattr(pool, "_poolfork", None) is not None:
+        if getattr(pool, "_poolfork", None) is not None and "replace" not in track.state.without:
             _bury(pool)
 
 

@@ -30,12 +30,15 @@ CREATE FUNCTION pg_temp.speak(writer int) RETURNS boolean LANGUAGE sql AS 'SELEC
 """
 
 ACTORS, ENGINES = ("parent", "child", "grandchild"), (0, 1)
-STEP = st.one_of(
-    st.tuples(st.just("fork"), st.sampled_from(["python", "c"])),
-    st.tuples(st.sampled_from(["speak", "hold", "close", "drop", "use", "detach"]), st.sampled_from(ENGINES)),
-    st.tuples(st.sampled_from(["collect", "dispose"]), st.sampled_from(ENGINES)),
+STEP = st.tuples(
+    st.sampled_from(["speak", "hold", "hold", "close", "drop", "use", "use", "detach", "collect", "dispose"]),
+    st.sampled_from(ENGINES),
 )
-STORY = st.lists(st.tuples(st.integers(0, 2), STEP), min_size=3, max_size=14)
+FORK = st.tuples(st.just(0), st.tuples(st.just("fork"), st.sampled_from(["python", "c"])))
+STEPS = st.lists(st.tuples(st.integers(0, 2), STEP), min_size=1, max_size=5)
+STORY = st.tuples(STEPS, FORK, STEPS, FORK, STEPS).map(
+    lambda parts: [*parts[0], parts[1], *parts[2], parts[3], *parts[4]]
+)
 LEAVES = st.lists(st.sampled_from(["_exit", "exit"]), min_size=2, max_size=2)
 
 
