@@ -143,7 +143,7 @@ def _terminal(measured: dict[str, Any]) -> str:
     recipes = list(dict.fromkeys(cell["recipe"] for cell in cells))
     at = {(cell["hazard"], cell["variant"], cell["recipe"]): cell for cell in cells}
     label = max(len(" ".join(row)) for row in rows) + 2
-    width = max([*map(len, recipes), 13]) + 2
+    width = max([*map(len, recipes), 13 if cells[0].get("repeat", 1) == 1 else 19]) + 3
     columns = max(1, (shutil.get_terminal_size((100, 24)).columns - label) // width)
     lines = [f"{measured['url']}  {measured['versions']['server']}", ""]
     for first in range(0, len(recipes), columns):

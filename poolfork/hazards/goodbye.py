@@ -25,7 +25,7 @@ def child_applies_recipe(child: Child) -> None:
     child.applies_recipe()
 
 
-@hazard("goodbye-gc", "socket", "tcp", passes_when=_SAME)
+@hazard("goodbye-gc", passes_when=_SAME)
 def goodbye_gc(parent: Parent, variant: str) -> None:
     """The child applies the recipe and collects garbage, then leaves by ``os._exit``."""
     session = parent.has_idle()[0]
@@ -41,7 +41,7 @@ def child_collects_garbage(child: Child) -> None:
     gc.collect()
 
 
-@hazard("goodbye-exit", "socket", "tcp", passes_when=_SAME)
+@hazard("goodbye-exit", passes_when=_SAME)
 def goodbye_exit(parent: Parent, variant: str) -> None:
     """The child applies the recipe and leaves by the interpreter's normal exit, with finalizers."""
     session = parent.has_idle()[0]

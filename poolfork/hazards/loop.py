@@ -12,13 +12,16 @@ from poolfork.hazards import hazard
 
 
 @hazard(
-    "event-loop", "running", "collected", only="asyncio", passes_when="the parent's loop still answers on every connection",
+    "event-loop", "running", "collected", "wakes", only="asyncio",
+    passes_when="the parent's loop still answers on every connection (wakes: and hears its other threads)",
 )
 def event_loop(parent: Parent, variant: str) -> None:
     """The parent has three idle connections on its loop; the child lets transports (and loop) be collected.
 
     ``running``: the fork is taken inside the running loop, whose frames keep it alive in the child.
     ``collected``: between two runs of the loop, so that the child can let the loop go as well.
+    ``wakes``: as collected; then a thread of the parent uses ``call_soon_threadsafe``, as executors
+    and aiosqlite do. It goes through a pipe of the loop's own, which the same epoll object watches.
     """
     if parent.loop is None:
         raise NotRun("only an asyncio driver has a loop")
@@ -42,9 +45,10 @@ def event_loop(parent: Parent, variant: str) -> None:
         now = parent.do(ask_all)
         if parent.recipe.keeps_idle and parent.recipe.start == "fork" and set(now) != set(sessions):
             parent.found("parent-lost", f"the parent has sessions {now} instead of {sessions}")
-    parent.step("a thread wakes the parent's loop")
-    if not _wakes(parent.loop):
-        parent.remark("the parent's loop no longer wakes for call_soon_threadsafe()")
+    if variant == "wakes":
+        parent.step("a thread wakes the parent's loop")
+        if not _wakes(parent.loop):
+            parent.found("hang", "the parent's loop no longer wakes for call_soon_threadsafe()")
 
 
 def child_lets_go(child: Child) -> None:

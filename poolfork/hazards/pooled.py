@@ -56,19 +56,28 @@ def child_checks_out_two(child: Child) -> None:
     child.says(sessions=sessions, seconds=time.monotonic() - start)
 
 
-@hazard("locked", passes_when=f"a checkout within 2 s in every one of {FORKS} forks", only="threads", seconds=60)
+@hazard("locked", "checkout", "connect", passes_when=f"a checkout within 2 s in every one of {FORKS} forks", only="threads", seconds=60)
 def locked(parent: Parent, variant: str) -> None:
-    """Three threads of the parent hammer a pool of two whenever it forks; stops after the batch that fails."""
+    """Three threads of the parent hammer a pool whenever it forks; stops after the batch that fails.
+
+    ``checkout``: they contend for a pool of two. ``connect``: they open and close connections all
+    the time, so that the fork meets a driver's own locks; 30 forks, because that is slow.
+    """
     if parent.loop is not None:
         raise NotRun("an asyncio engine is not shared between threads")
-    parent.make_engine(pool_size=2, max_overflow=0, pool_timeout=30)
+    connecting = variant == "connect"
+    parent.make_engine(pool_size=4 if connecting else 2, max_overflow=0, pool_timeout=30)
     over, busy, errors = threading.Event(), threading.Event(), []
 
     def hammer() -> None:
         while not over.is_set():
             busy.wait(0.5)
             try:
-                parent.asks("parent")
+                if connecting:
+                    with parent.engine.connect() as connection:
+                        connection.detach()  # closed, not given back: the next one is opened anew
+                else:
+                    parent.asks("parent")
             except Exception as error:  # noqa: BLE001 - whatever it is, the thread lost its session
                 errors.append(tell(error))
                 return
@@ -77,7 +86,8 @@ def locked(parent: Parent, variant: str) -> None:
     threads = [threading.Thread(target=hammer, daemon=True) for _ in range(3)]
     for thread in threads:
         thread.start()
-    forks = FORKS if parent.recipe.start == "fork" else 1  # a new program shares no lock: one is enough
+    forks = 30 if connecting else FORKS
+    forks = forks if parent.recipe.start == "fork" else 1  # a new program shares no lock: one is enough
     missed: list[Missed] = []
     parent.runs = 0
     while parent.runs < forks and not missed:

@@ -1,0 +1,34 @@
+"""What each mechanism of the guard is for: the cells that fail when it is switched off."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from poolfork.guard import MECHANISMS
+from poolfork.table import table
+
+
+def ablation(
+    *, drivers: Iterable[str] | None = None, hazards: Iterable[str] | None = None, cache: bool = True,
+    progress: Callable[[int, int, int], None] | None = None,
+) -> dict[str, Any]:
+    """Measure the guard without each of its mechanisms in turn.
+
+    Returns ``mechanisms``: for each name the list of cells that fail without it and do not fail with
+    the whole guard, ``measured`` (how many cells were) and ``versions`` as in `poolfork.table.table`.
+    """
+    names = {f"guard without {mechanism}": mechanism for mechanism in MECHANISMS}
+    measured = table(drivers=drivers, recipes=["guard", *names], hazards=hazards, cache=cache, progress=progress)
+    whole = {_place(cell) for cell in measured["cells"] if cell["recipe"] == "guard" and cell["outcome"] == "ok"}
+    failing: dict[str, list[dict[str, Any]]] = {mechanism: [] for mechanism in MECHANISMS}
+    for cell in measured["cells"]:
+        failed = cell["recipe"] in names and cell["outcome"] not in ("ok", "not-run")
+        if failed and _place(cell) in whole:
+            failing[names[cell["recipe"]]].append(cell)
+    count = sum(cell["outcome"] != "not-run" for cell in measured["cells"])
+    return {"mechanisms": failing, "measured": count, "versions": measured["versions"], "not_run": measured["not_run"]}
+
+
+def _place(cell: dict[str, Any]) -> tuple[str, str, str]:
+    return cell["hazard"], cell["variant"], cell["driver"]
