@@ -280,8 +280,8 @@ class _Tables:
 
     def _relations(self, pids: frozenset[int]) -> tuple[list[int], int, str, list[dict[str, Any]]]:
         processes = self.seen.processes
-        order = sorted(pids, key=lambda pid: (processes[pid].started, pid))
-        above = {pid: _ancestors(processes, pid) for pid in order}
+        above = {pid: _ancestors(processes, pid) for pid in pids}
+        order = sorted(pids, key=lambda pid: (processes[pid].started, len(above[pid]), pid))
         owner = next((pid for pid in order if all(pid in above[one] for one in order if one != pid)), None)
         owner_is = "ancestor of the other holders"
         if owner is None:

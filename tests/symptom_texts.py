@@ -80,6 +80,10 @@ REPORTED = [
 
 # Printed by real drivers whose connection was shared, while this data was collected.
 MEASURED = [
+    ("asyncpg.exceptions._base.InternalClientError: cannot switch to state 11; another operation (2) is in progress",
+     "asyncpg-torn"),
+    ('asyncpg.exceptions.DuplicatePreparedStatementError: prepared statement "__asyncpg_stmt_2__" already exists',
+     "asyncpg-prepared-exists"),
     ("psycopg.OperationalError: consuming input failed: SSL error: unexpected eof while reading", "tls-eof"),
     ("psycopg.OperationalError: consuming input failed: SSL connection has been closed unexpectedly", "tls-closed"),
     ("psycopg.OperationalError: consuming input failed: server closed the connection unexpectedly\n"

@@ -60,7 +60,8 @@ function element(name, text, into) {
   return made;
 }
 
-function show(answer, data, output) {
+// A screen reader is told the summary; the results wait below it.
+function show(answer, data, status, output) {
   output.replaceChildren();
   const count = answer.matches.length;
   const summary =
@@ -69,8 +70,9 @@ function show(answer, data, output) {
         ? "Known, with another cause than a shared connection."
         : "No known text of a shared connection."
       : `${count} symptom${count > 1 ? "s" : ""} of a shared connection, surest first.`;
-  element("p", summary, output).className = "symptom-summary";
+  if (status.textContent !== summary) status.textContent = summary;
   const list = count ? element("ol", "", output) : null;
+  const told = new Set();
   for (const match of answer.matches) {
     const item = element("li", "", list);
     const link = element("a", match.symptom.title, item);
@@ -78,8 +80,11 @@ function show(answer, data, output) {
     element("span", ` (${SURE[match.symptom.sure]})`, item);
     element("br", "", item);
     element("code", match.matched, item);
-    const fix = data.fix[match.symptom.fix];
-    element("p", `${fix.title}. ${fix.text}`, item);
+    if (!told.has(match.symptom.fix)) {
+      const fix = data.fix[match.symptom.fix];
+      element("p", `${fix.title}. ${fix.text}`, item);
+      told.add(match.symptom.fix);
+    }
   }
   for (const other of answer.others) element("p", `${other.title}. ${other.says}`, output);
   if (answer.stacks.length) element("p", `The text names what forks: ${answer.stacks.join(", ")}.`, output);
@@ -97,9 +102,14 @@ function start() {
   if (!box || !source) return;
   const data = JSON.parse(source.textContent);
   const text = box.querySelector("textarea");
-  const output = box.querySelector("[role=status]");
+  const status = box.querySelector("[role=status]");
+  const output = status.nextElementSibling;
   let waiting = 0;
-  const run = () => (text.value.trim() ? show(explain(text.value, data), data, output) : output.replaceChildren());
+  const run = () => {
+    if (text.value.trim()) return show(explain(text.value, data), data, status, output);
+    status.textContent = "";
+    output.replaceChildren();
+  };
   text.addEventListener("input", () => {
     clearTimeout(waiting);
     waiting = setTimeout(run, 200);
