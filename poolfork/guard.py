@@ -659,7 +659,11 @@ class _Null:
 def _silence(track: _Track, null: _Null) -> str | None:
     """Cut one inherited connection off its server, in this process only."""
     state = track.state
-    if state.dialect.name == "sqlite" or track.dbapi is None:
+    if track.dbapi is None:
+        return None
+    if state.dialect.name == "sqlite":
+        if state.dialect.is_async:  # aiosqlite's thread is not here: who waits for it waits for ever
+            state.dialect.get_driver_connection(track.dbapi)._running = False
         return None
     if not track.sockets:
         return (f"the socket of a {state.dialect.driver} connection was not found; its copy is never "

@@ -235,6 +235,15 @@ def test_aiosqlite_child_opens_its_own(tmp_path: Any) -> None:
 
         assert forked(child) == 1
         assert await one() == 1
+        async with engine.connect() as connection:
+            rows = await connection.stream(sa.text("SELECT 1 UNION SELECT 2"))
+
+            def close_cursor() -> None:
+                asyncio.events._set_running_loop(None)
+                asyncio.run(rows.close())  # must not wait for the parent's thread
+
+            forked(close_cursor)
+            assert len(await rows.all()) == 2
         await engine.dispose()
 
     with loop_running() as run:
