@@ -1,0 +1,59 @@
+"""The truth table: its shape, its size, its memory."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import time
+
+import pytest
+
+from poolfork import table as tables
+from poolfork.drivers import DRIVERS
+from poolfork.hazards import all_hazards
+from poolfork.recipes import RECIPES
+from poolfork.write_table import main
+
+
+def test_plan_has_a_cell_for_each_hazard_recipe_and_driver() -> None:
+    """No combination is left out silently, and at least a thousand have a meaning."""
+    jobs = tables.plan(DRIVERS.values(), RECIPES, all_hazards().values())
+    there = {(job.cell["hazard"], job.cell["recipe"], job.cell["driver"]) for job in jobs}
+    assert there == {(h, r, d) for h in all_hazards() for r in RECIPES for d in DRIVERS}
+    meant = [job for job in jobs if not tables.meaningless(
+        DRIVERS[job.cell["driver"]], RECIPES[job.cell["recipe"]], all_hazards()[job.cell["hazard"]])]
+    assert len(meant) >= 1000
+
+
+def test_table_measured_twice_is_read_the_second_time(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second time is instant, and the cells say when they were measured."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    words = ["--driver", "psycopg", "--hazard", "goodbye-close", "--hazard", "starved", "--hazard", "event-loop"]
+    assert main([*words, "--output", str(tmp_path / "first.json")]) == 0
+    start = time.monotonic()
+    assert main([*words, "--output", str(tmp_path / "second.json")]) == 0
+    assert time.monotonic() - start < 3
+    first, second = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("first", "second"))
+    assert first["cells"] == second["cells"]
+    assert {"python", "sqlalchemy", "servers", "drivers"} <= set(first["versions"])
+    for cell in first["cells"]:
+        assert {"hazard", "recipe", "driver", "outcome", "runs", "detail"} <= set(cell)
+        assert cell["outcome"] == "not-run" or (cell["runs"] > 0 and cell["measured"])
+        assert cell["outcome"] != "not-run" or cell["detail"]
+    assert {cell["outcome"] for cell in first["cells"] if cell["recipe"] == "guard"} == {"ok", "not-run"}
+
+
+def test_memory_of_another_code_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cell's key changes with the code, and the guard's with the guard's file."""
+    monkeypatch.setattr(tables, "_digest", lambda file: "one")
+    first = tables._code()
+    monkeypatch.setattr(tables, "_digest", lambda file: "two")
+    assert tables._code() != first
+
+
+def test_missing_driver_is_listed_with_the_command_that_brings_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was not run is said, with the reason and the command."""
+    monkeypatch.setattr(type(DRIVERS["pymysql"]), "missing", lambda self: "ModuleNotFoundError: no such thing")
+    assert tables.table(drivers=["pymysql"], cache=False)["not_run"] == [
+        {"driver": "pymysql", "reason": "ModuleNotFoundError: no such thing", "command": "pip install pymysql"}
+    ]
