@@ -172,7 +172,7 @@ def test_a_phone_shows_the_answer_on_the_first_screen(
     browser: Browser, address: str, place: str, answer: str
 ) -> None:
     """Who arrives with the error in production sees what to do without scrolling."""
-    page = browser.new_page(viewport={"width": 375, "height": 812})
+    page = browser.new_page(viewport={"width": 375, "height": 812}, reduced_motion="reduce")
     page.goto(address + place)
     seen = page.evaluate(
         """() => { const words = document.createTreeWalker(document.querySelector('article'), NodeFilter.SHOW_TEXT);

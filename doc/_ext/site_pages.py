@@ -57,7 +57,12 @@ def by_line(html: str) -> str:
                     opened.append(tag)
             ended = "".join(f"</{re.split('[ >]', tag[1:])[0]}>" for tag in reversed(opened))
             indentation = len(bare) - len(bare.lstrip(" "))
-            lines.append(f'<span class="line" style="--in:{indentation}">{begun}{text}{ended}\n</span>')
+            endless = (
+                " endless" if bare.strip() and len(bare.split()[0]) > 24 else ""
+            )  # break it, not before it
+            lines.append(
+                f'<span class="line{endless}" style="--in:{indentation}">{begun}{text}{ended}\n</span>'
+            )
             filled = len(lines) if bare.strip() else filled
         return match[1] + re.sub(r'<span class="\w+"></span>', "", "".join(lines[:filled])) + match[3]
 
