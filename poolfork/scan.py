@@ -193,6 +193,7 @@ class _Tables:
                 else:
                     self.ends.setdefault((one.local, one.remote), []).append(one)
         self.known: dict[frozenset[int], Any] = {}
+        self.published = _published(seen)
         self.programs: dict[int, set[str | None]] = {}
         for process in seen.processes.values():
             if process.name not in SHELLS:
@@ -219,6 +220,9 @@ class _Tables:
         server = self._process_of(served)
         if kind is None and served is not None:
             kind, known_by = self._kind_of_server(served, server)
+        if kind is None and mine.family == "tcp" and mine.remote[1] in self.published:
+            kind, known_by = self._kind_of_port(self.published[mine.remote[1]])
+            known_by = known_by and f"{known_by} of a container"
         if kind is None and mine.family == "unix" and server is not None:
             return None  # a desktop's or a system's service: nothing to wonder about
         return Holding(kind, known_by, mine, peer, *self._people(pids), server)
@@ -262,8 +266,6 @@ class _Tables:
         if server is not None:
             if kind := _program(server["name"]):
                 return kind, f"the server is {server['name']}"
-            if server["name"] == "docker-proxy":
-                return self._kind_of_port(_container_port(server["pid"]))
             return None, ""
         kinds = self.programs.get(served.uid, set())
         if served.uid > 0 and len(kinds) == 1 and (kind := next(iter(kinds))):
@@ -322,13 +324,17 @@ def _program(name: str) -> str | None:
     return next((kind for pattern, kind in PROGRAMS if pattern.match(name)), None)
 
 
-def _container_port(pid: int) -> int:
-    """The port inside of the container that a docker-proxy forwards to; 0 if unknown."""
-    with contextlib.suppress(OSError, ValueError, IndexError):
-        with open(f"/proc/{pid}/cmdline", "rb") as file:
-            words = file.read().decode().split("\0")
-        return int(words[words.index("-container-port") + 1])
-    return 0
+def _published(seen: Look) -> dict[int, int]:
+    """The ports that Docker publishes, each with the one inside of its container, by its proxies' arguments."""
+    found: dict[int, int] = {}
+    for process in seen.processes.values():
+        if process.name == "docker-proxy":
+            with contextlib.suppress(OSError, ValueError, IndexError):
+                with open(f"/proc/{process.pid}/cmdline", "rb") as file:
+                    words = file.read().decode().split("\0")
+                host, inside = (words[words.index(f"-{end}-port") + 1] for end in ("host", "container"))
+                found[int(host)] = int(inside)
+    return found
 
 
 def _user(uid: int) -> str:

@@ -300,6 +300,32 @@ def test_server_of_another_name_is_unknown_until_it_is_asked(server):
         assert found["kind"] == "postgresql" and found["known_by"].startswith("protocol")
 
 
+def test_port_that_docker_publishes_tells_the_kind(tmp_path):
+    """By the arguments of docker-proxy, here a script of that name which listens and forwards nothing."""
+    proxy, port = tmp_path / "docker-proxy", free_port()
+    proxy.write_text(
+        f"#!{sys.executable}\nimport socket, sys\n"
+        f"listener = socket.create_server(('127.0.0.1', {port}))\nprint('up', flush=True)\nsys.stdin.read()\n"
+    )
+    proxy.chmod(0o755)
+    arguments = [
+        "-proto",
+        "tcp",
+        "-host-port",
+        str(port),
+        "-container-ip",
+        "172.17.0.2",
+        "-container-port",
+        "5432",
+    ]
+    with subprocess.Popen([proxy, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout.readline() == b"up\n"
+        with socket.create_connection(("127.0.0.1", port)), children():
+            found = the_one(here())
+        assert (found["kind"], found["known_by"]) == ("postgresql", "port 5432 of a container")
+        process.stdin.close()
+
+
 @needs_redis
 @needs_root
 def test_connection_inside_another_network_namespace_is_found(tmp_path):
