@@ -21,6 +21,7 @@ extensions = [
     "executed_notebooks",
     "sphinx_gallery.gen_gallery",
     "truth_table",
+    "symptoms",  # the index of error texts and its paste box
     "pictures",  # transcripts and counts become lane diagrams and bars
     "gallery_pages",
     "site_pages",

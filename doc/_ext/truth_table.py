@@ -1,6 +1,6 @@
 """Measures the truth table beside the gallery and renders it: summary, one table a driver, probes.
 
-``python -m poolfork table`` does the measuring and remembers every cell by the code and the
+``tools/measure.py`` does the measuring and remembers every cell by the code and the
 versions that decide it, so that a build in which nothing changed measures nothing.
 """
 
@@ -26,6 +26,7 @@ from sphinx.util.docutils import SphinxDirective
 from throwaway import ROOT
 
 TABLE = ROOT / "build" / "truth-table.json"
+ABLATION = ROOT / "build" / "ablation.json"
 PAGES = {"truth-table", "guard"}  # those that load the stylesheet and the filters
 Cell = dict[str, Any]
 _running: subprocess.Popen[str] | None = None
@@ -38,14 +39,14 @@ def start(app: Sphinx) -> None:
         return
     TABLE.parent.mkdir(exist_ok=True)
     _running = subprocess.Popen(
-        [sys.executable, "-m", "poolfork", "table", "--output", str(TABLE.with_suffix(".new"))],
-        cwd=ROOT, env=os.environ | {"XDG_CACHE_HOME": str(ROOT / "build" / "cache")}, text=True,
+        [sys.executable, str(ROOT / "tools" / "measure.py"), *(str(f.with_suffix(".new")) for f in (TABLE, ABLATION))],
+        cwd=ROOT, env={key: value for key, value in os.environ.items() if key != "DATABASE_URL"}, text=True,
         stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
     )  # fmt: skip
 
 
 def finish(app: Sphinx) -> None:
-    """Wait for the table before any page is read, and keep the old file if it says the same."""
+    """Wait for the tables before any page is read, and keep an old file if it says the same."""
     global _running
     if _running is None:
         return
@@ -56,11 +57,12 @@ def finish(app: Sphinx) -> None:
     failed, _running = _running.returncode, None
     if failed:
         raise ExtensionError(f"the truth table could not be measured: {errors.strip()[-1000:]}")
-    new = TABLE.with_suffix(".new")
-    if TABLE.exists() and _lasting(TABLE) == _lasting(new):
-        new.unlink()
-    else:
-        new.replace(TABLE)
+    for old in TABLE, ABLATION:
+        new = old.with_suffix(".new")
+        if old.exists() and _lasting(old) == _lasting(new):
+            new.unlink()
+        else:
+            new.replace(old)
 
 
 def abandon() -> None:
@@ -151,10 +153,10 @@ def driver_html(driver: str, cells: list[Cell], versions: dict[str, Any]) -> str
         hazard = next(iter(found.values()))["hazard"]
         row = [f'<th scope="row"><a href="#probe-{hazard}">{escape(name)}</a></th>']
         for recipe in recipes:
-            cell = found.get(recipe)
-            if cell is None:
+            if recipe not in found:
                 row.append(f'<td data-recipe="{escape(recipe)}"></td>')
                 continue
+            cell = found[recipe]
             mark = badge(cell["outcome"])
             if cell["detail"]:
                 number = seen.setdefault(cell["detail"], len(seen) + 1)
@@ -283,6 +285,54 @@ def not_run_html(table: dict[str, Any]) -> str:
     )
 
 
+class Ablation(SphinxDirective):
+    """``.. ablation:: NAME``: the cells that fail when the guard does without a mechanism."""
+
+    required_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        """A sentence with the count, and the cells; all mechanisms at once for ``summary``."""
+        self.env.note_dependency(str(ABLATION))
+        if not ABLATION.exists():
+            return [nodes.paragraph("", "Nothing was measured in this build: execution was off.")]
+        measured = json.loads(ABLATION.read_text())
+        mechanisms: dict[str, list[Cell]] = measured["mechanisms"]
+        if self.arguments[0] == "summary":
+            return [raw(ablation_html(mechanisms, measured["measured"]))]
+        if self.arguments[0] not in mechanisms:
+            raise self.error(f"the guard has no mechanism {self.arguments[0]}")
+        return [raw(failing_html(self.arguments[0], mechanisms[self.arguments[0]]))]
+
+
+def ablation_html(mechanisms: dict[str, list[Cell]], measured: int) -> str:
+    """Mechanism x driver: how many cells fail without it."""
+    drivers = sorted({cell["driver"] for cells in mechanisms.values() for cell in cells})
+    rows = "".join(
+        f'<tr><th scope="row"><a href="#guard-{name}">{name}</a></th>'
+        + "".join(f"<td>{sum(cell['driver'] == driver for cell in cells)}</td>" for driver in drivers)
+        + f"<td>{escape(', '.join(names(cells, 'hazard')) or 'none')}</td></tr>"
+        for name, cells in mechanisms.items()
+    )
+    heads = "".join(f'<th scope="col">{escape(driver)}</th>' for driver in drivers)
+    return scroller(
+        f'<table class="truth"><caption>Cells that fail when one mechanism is switched off ({measured} cells measured).</caption>'
+        f'<thead><tr><th scope="col">without</th>{heads}<th scope="col">hazards that fail</th></tr></thead><tbody>{rows}</tbody></table>',
+        "Ablation of the guard",
+    )
+
+
+def failing_html(mechanism: str, cells: list[Cell]) -> str:
+    """Which cells fail without a mechanism, each with its outcome."""
+    if not cells:
+        return f"<p><b>Without {mechanism}:</b> no cell measured in this build fails.</p>"
+    items = "".join(
+        f"<li>{badge(cell['outcome'])} {escape(row_name(cell))}, {escape(cell['driver'])}</li>"
+        for cell in cells
+    )
+    number = f"{len(cells)} cell{'s' * (len(cells) > 1)}"
+    return f"<details><summary><b>Without {mechanism}:</b> {number} fail{'s' * (len(cells) == 1)}.</summary><ul>{items}</ul></details>"
+
+
 class Probes(SphinxDirective):
     """``.. probes::``: every hazard with its criterion and the source of its probe."""
 
@@ -330,6 +380,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     """Measure between the server's start (priority 100) and the reading of sources."""
     app.add_directive("truth-table", TruthTable)
     app.add_directive("probes", Probes)
+    app.add_directive("ablation", Ablation)
     app.connect("builder-inited", start, priority=200)
     app.connect("builder-inited", finish, priority=900)
     app.connect("build-finished", offer_downloads)
