@@ -104,7 +104,7 @@ def run(source: str, name: str, folder: pathlib.Path, **changes: str) -> subproc
     (folder / name).write_text(source)
     return subprocess.run(
         [sys.executable, name], cwd=folder, env={**os.environ, **changes}, stdin=subprocess.DEVNULL,
-        capture_output=True, text=True, timeout=120,
+        capture_output=True, text=True, timeout=240,
     )  # fmt: skip
 
 

@@ -118,7 +118,7 @@ def child(answer):
 def start(method):
     facts, answer = multiprocessing.Pipe(duplex=False)
     multiprocessing.get_context(method).Process(target=child, args=(answer,), daemon=True).start()
-    return facts.recv() if facts.poll(45) else ["no answer in 45 s", None]
+    return facts.recv() if facts.poll(90) else ["no answer in 90 s", None]
 
 def main(*methods):
     multiprocessing.get_context("forkserver").set_forkserver_preload(["app"])
