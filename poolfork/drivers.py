@@ -98,8 +98,8 @@ def address(driver: Driver, server: str, tls_ca: str | None = None) -> tuple[str
         port = url.query.get("port", "5432")
         arguments["unix_sock"] = f"{url.query['host']}/.s.PGSQL.{port}"
         url = url.set(query={})
-    if driver.server == "mysql" and driver.name in ("mysqlconnector", "mysqlconnector-c") and not tls_ca:
-        arguments["ssl_disabled"] = True
+    if driver.name in ("mysqlconnector", "mysqlconnector-c", "pymysql") and not tls_ca:
+        arguments["ssl_disabled"] = True  # they encrypt unasked where the server can, on a Unix socket too
     if tls_ca:
         arguments["tls_ca"] = tls_ca
     return url.render_as_string(hide_password=False), arguments
