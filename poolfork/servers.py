@@ -91,6 +91,14 @@ cd / && rm -rf "$2"
 """
 
 
+_FOLDER = r"""
+trap '' INT TERM HUP
+echo ready
+cat >/dev/null
+cd / && rm -rf "$2"; sleep 1; rm -rf "$2"
+"""
+
+
 class ServerError(RuntimeError):
     """A throw-away server could not be started; the message says why, with the log's end."""
 
@@ -207,6 +215,12 @@ def start_mariadb() -> Server:
         _MARIADB, home, folder, url, {"INSTALL": str(install), "PORT": str(port), "TLS": tls}, tcp=over_tcp,
         tls=None if no_tls else over_tcp, ca=None if no_tls else folder / "ca.pem", no_tls=no_tls,
     )
+
+
+def start_sqlite() -> Server:
+    """A folder for SQLite files, which no kill leaves behind either."""
+    folder = _folder()
+    return _keep(_FOLDER, folder, folder, f"sqlite:///{folder}", {})
 
 
 @contextmanager

@@ -14,7 +14,6 @@ import platform
 import secrets
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
@@ -172,11 +171,12 @@ class Measurement:
 
 @contextlib.contextmanager
 def throw_away_servers(kinds: set[str]) -> Iterator[dict[str, servers.Server]]:
-    """Start the servers of some kinds (``postgresql``, ``postgresql+tls``, ``mysql``), at the same time."""
+    """Start the servers of some kinds (``postgresql``, ``postgresql+tls``, ``mysql``, ``sqlite``), at the same time."""
     starts: dict[str, Callable[[], servers.Server]] = {
         "postgresql": lambda: servers.start_postgres(tcp=True),
         "postgresql+tls": lambda: servers.start_postgres(servers.openssl_postgres_home(), tcp=True),
         "mysql": servers.start_mariadb,
+        "sqlite": servers.start_sqlite,
     }
     with ThreadPoolExecutor() as pool:
         starting = {kind: pool.submit(start) for kind, start in starts.items() if kind in kinds}
@@ -287,12 +287,12 @@ def _measure(groups: dict[str, list[Job]], measurement: Measurement) -> None:
     kinds = {DRIVERS[name].server for name in groups}
     if "postgresql" in kinds and servers.openssl_postgres_home():
         kinds.add("postgresql+tls")
-    with throw_away_servers(kinds) as running, tempfile.TemporaryDirectory(prefix="poolfork-") as folder:
+    with throw_away_servers(kinds) as running:
 
         def doors(name: str, transport: str) -> Door:
             driver = DRIVERS[name]
             if driver.server == "sqlite":
-                return Door(f"{driver.dialect}:///{folder}/{name}-POOLFORK_CELL.db")
+                return Door(f"{driver.dialect}:///{running['sqlite'].folder}/{name}-POOLFORK_CELL.db")
             server = running[driver.server]
             if transport == "tls":
                 server = running.get(f"{driver.server}+tls", server)
