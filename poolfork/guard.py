@@ -291,7 +291,7 @@ def _peer(descriptor: int) -> Any:
 
 # -- pool: where the canary is read -----------------------------------------------------------
 # A guarded pool is the same object with a subclass of its class, made here.  So the canary is
-# read inside calls that happen anyway (an event listener would cost ten times as much), and
+# read inside calls that happen anyway (a checkout event costs more: it takes a slower path), and
 # `recreate()`, which `Engine.dispose()` calls, makes guarded pools.  The last five overrides are
 # for children forked from C: their first act may be any of these.
 
@@ -433,8 +433,8 @@ def _rebound(method: Any, **names: Any) -> Any:
 def _checkout_guarded() -> Any:
     """SQLAlchemy's own checkout, making a `_GuardedFairy` where it says `_ConnectionFairy`.
 
-    Changing the class afterwards does the same and costs 3 % of a checkout (CPython has to lay out
-    the object's dictionary again); so that is only for pools that check out in a way of their own.
+    Changing the class afterwards does the same at some cost for each checkout, so that is only for
+    pools that check out in a way of their own.
     """
     of_record = _rebound(_ConnectionRecord.checkout, _ConnectionFairy=_GuardedFairy)
     if of_record is None:
