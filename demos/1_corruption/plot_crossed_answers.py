@@ -92,12 +92,11 @@ def tell(who, does, sees=""):
 # %%
 # Normal: to ask is to *send* and then to *read*; ``execute()`` does both.
 # The parent does them one by one, so that a child can act in between.
-# (In autocommit mode a question is one message, with no ``BEGIN`` before it.)
+# (In autocommit mode a question is one message, with no ``BEGIN`` before it. TLS fails in ways of its own.)
 
 import select
 
-plain = {"sslmode": "disable"}  # TLS fails in ways of its own
-engine = sa.create_engine(database(), isolation_level="AUTOCOMMIT", connect_args=plain)
+engine = sa.create_engine(database(), isolation_level="AUTOCOMMIT", connect_args={"sslmode": "disable"})
 
 
 def send(connection):
@@ -123,34 +122,38 @@ with engine.connect() as connection:
 tell("parent", "SELECT 'for the parent'", "ok: 'for the parent'")
 
 # %%
-# Surprise: both use the connection that lay in the pool at the fork.
-# The parent asks first; the child asks when the parent's answer is there.
-# A lock on the server keeps the child's own answer back until the child has read. It leaves by ``os._exit``.
+# Surprise: both use the connection that lay in the pool at the fork. The child asks when the parent's answer is there;
+# a lock on the server keeps the child's own answer back until the child has read. It leaves by ``os._exit``.
 
 lock = f" FROM pg_advisory_xact_lock({int.from_bytes(os.urandom(4), 'big')})"
 
 
-def ask(lock=""):
-    with engine.connect() as connection:
-        return connection.scalar(sa.text("SELECT 'for the child'" + lock))
+def cross(recipe, lock):
+    def child_asks():
+        recipe()
+        go.wait(10)
+        with engine.connect() as connection:
+            answer.send(connection.scalar(sa.text("SELECT 'for the child'" + lock)))
+
+    (facts, answer), go = fork.Pipe(duplex=False), fork.Event()
+    child = fork.Process(target=child_asks)
+    child.start()
+    lock_engine = sa.create_engine(engine.url, poolclass=sa.NullPool)
+    try:
+        with lock_engine.connect() as lock_holder, engine.connect() as connection:
+            lock_holder.execute(sa.text("SELECT 'locked'" + lock))
+            wire = send(connection)
+            go.set()
+            assert facts.poll(10), "the child reads something, although the lock keeps its own answer back"
+            childs = facts.recv()
+            lock_holder.rollback()
+            return childs, read(wire)
+    finally:
+        child.kill()
+        child.join(10)
 
 
-(facts, answer), go = fork.Pipe(duplex=False), fork.Event()
-child = fork.Process(target=lambda: go.wait(10) and answer.send(ask(lock)))
-child.start()
-try:
-    with sa.create_engine(engine.url, poolclass=sa.NullPool).connect() as lock_holder, engine.connect() as connection:
-        lock_holder.execute(sa.text("SELECT" + lock))
-        wire = send(connection)
-        go.set()
-        assert facts.poll(10), "the child reads something, although its own answer is kept back"
-        childs = facts.recv()
-        lock_holder.rollback()
-        parents = read(wire)
-finally:
-    child.kill()
-    child.join(10)
-
+childs, parents = cross(lambda: None, lock)
 tell("parent", "sends SELECT 'for the parent'")
 tell("child", "SELECT 'for the child'", f"wrong-row: {childs!r}")
 tell("parent", "reads", f"wrong-row: {parents!r}")
@@ -164,10 +167,7 @@ assert parents == "for the child", "the parent's SELECT returns the child's row"
 #
 # Remedy: the child drops what it inherited and asks on a connection of its own.
 
-with engine.connect() as connection:
-    wire = send(connection)
-    childs = in_child(lambda: (engine.dispose(close=False), ask())[1])
-    parents = read(wire)
+childs, parents = cross(lambda: engine.dispose(close=False), lock="")
 tell("child", "engine.dispose(close=False)", "ok")
 tell("child", "SELECT 'for the child'", f"ok: {childs!r}")
 tell("parent", "reads", f"ok: {parents!r}")
