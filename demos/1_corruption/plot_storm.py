@@ -94,6 +94,8 @@ def tell(who, does, sees=""):
 # Each child says how each question went and leaves by ``os._exit``.
 # When all have been silent for ``patience`` seconds, those that are still there hang.
 
+import signal
+
 NUMBER = sa.text("SELECT CAST(:number AS integer)")
 
 
@@ -101,6 +103,7 @@ def storm(engine, recipe=None, children=4, questions=50, patience=20):
     """Children apply a recipe, then question one engine at once; count the outcomes."""
 
     def ask(child):
+        signal.alarm(120)  # ends a child that hangs when no parent is left to do it
         if recipe:
             recipe()
         start.wait(10)
@@ -126,10 +129,9 @@ def storm(engine, recipe=None, children=4, questions=50, patience=20):
     except EOFError:  # all have left
         pass
     finally:
-        for child in crowd:
-            if child.pid:
-                child.kill()
-                child.join(10)
+        for child in filter(lambda child: child.pid, crowd):
+            child.kill()
+            child.join(10)
     return counts
 
 
