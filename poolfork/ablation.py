@@ -10,7 +10,10 @@ from poolfork.table import table
 
 
 def ablation(
-    *, drivers: Iterable[str] | None = None, hazards: Iterable[str] | None = None, cache: bool = True,
+    *,
+    drivers: Iterable[str] | None = None,
+    hazards: Iterable[str] | None = None,
+    cache: bool = True,
     progress: Callable[[int, int, int], None] | None = None,
 ) -> dict[str, Any]:
     """Measure the guard without each of its mechanisms in turn.
@@ -19,15 +22,24 @@ def ablation(
     the whole guard, ``measured`` (how many cells were) and ``versions`` as in `poolfork.table.table`.
     """
     names = {f"guard without {mechanism}": mechanism for mechanism in MECHANISMS}
-    measured = table(drivers=drivers, recipes=["guard", *names], hazards=hazards, cache=cache, progress=progress)
-    whole = {_place(cell) for cell in measured["cells"] if cell["recipe"] == "guard" and cell["outcome"] == "ok"}
+    measured = table(
+        drivers=drivers, recipes=["guard", *names], hazards=hazards, cache=cache, progress=progress
+    )
+    whole = {
+        _place(cell) for cell in measured["cells"] if cell["recipe"] == "guard" and cell["outcome"] == "ok"
+    }
     failing: dict[str, list[dict[str, Any]]] = {mechanism: [] for mechanism in MECHANISMS}
     for cell in measured["cells"]:
         failed = cell["recipe"] in names and cell["outcome"] not in ("ok", "not-run")
         if failed and _place(cell) in whole:
             failing[names[cell["recipe"]]].append(cell)
     count = sum(cell["outcome"] != "not-run" for cell in measured["cells"])
-    return {"mechanisms": failing, "measured": count, "versions": measured["versions"], "not_run": measured["not_run"]}
+    return {
+        "mechanisms": failing,
+        "measured": count,
+        "versions": measured["versions"],
+        "not_run": measured["not_run"],
+    }
 
 
 def _place(cell: dict[str, Any]) -> tuple[str, str, str]:

@@ -126,7 +126,9 @@ class Actor:
 
     def needs(self, word: str) -> tuple[str, ...]:
         """The server's SQL for something, a field of `Speech`; raises `NotRun` where there is none."""
-        statements: tuple[str, ...] | None = getattr(speech(sa.make_url(self.spec.url).get_dialect().name), word)
+        statements: tuple[str, ...] | None = getattr(
+            speech(sa.make_url(self.spec.url).get_dialect().name), word
+        )
         if statements is None:
             raise NotRun(f"{self.driver.server} has no such thing, or its SQL for it is not known here")
         return statements
@@ -135,7 +137,9 @@ class Actor:
         """The server's id of this connection's session, or our own mark in it where there is none."""
         if self.speech.backend is not None:
             return connection.scalar(sa.text(self.speech.backend))
-        mark = sa.Table("poolfork_mark", sa.MetaData(), sa.Column("mark", sa.String(40)), prefixes=["TEMPORARY"])
+        mark = sa.Table(
+            "poolfork_mark", sa.MetaData(), sa.Column("mark", sa.String(40)), prefixes=["TEMPORARY"]
+        )
         try:
             return connection.scalar(sa.select(mark.c.mark))
         except sa.exc.DBAPIError:
@@ -487,7 +491,9 @@ def _started(spec: dict[str, Any], step: Callable[[Child], None], pipe: Pipe, le
     _lives(Spec(**spec), step, pipe, leave, None)
 
 
-def _lives(spec: Spec, step: Callable[[Child], None], pipe: Pipe, leave: str, inherited: Actor | None) -> NoReturn:
+def _lives(
+    spec: Spec, step: Callable[[Child], None], pipe: Pipe, leave: str, inherited: Actor | None
+) -> NoReturn:
     """A child's life: take the step, say how it went, leave. Never returns."""
     try:
         child = Child(spec, pipe, inherited)
@@ -510,6 +516,8 @@ def _state(pid: int) -> str:
     try:
         status = pathlib.Path(f"/proc/{pid}/stat").read_text()
     except OSError:
-        told = subprocess.run(["ps", "-o", "state=", "-p", str(pid)], capture_output=True, text=True, timeout=PATIENCE)
+        told = subprocess.run(
+            ["ps", "-o", "state=", "-p", str(pid)], capture_output=True, text=True, timeout=PATIENCE
+        )
         return (told.stdout.strip() or "Z")[0]
     return re.split(r"\) ", status)[-1][0]

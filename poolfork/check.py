@@ -25,19 +25,45 @@ from poolfork.table import Door, Job, Measurement, NurseryError, base_versions, 
 from poolfork.write_table import one_of
 
 SYMBOLS = {
-    "ok": "+", "wrong-row": "!", "write-lost": "!", "parent-lost": "x", "error": "x", "hang": "~", "starved": "~", "not-run": " ",
+    "ok": "+",
+    "wrong-row": "!",
+    "write-lost": "!",
+    "parent-lost": "x",
+    "error": "x",
+    "hang": "~",
+    "starved": "~",
+    "not-run": " ",
 }
 
 
 def _arguments(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="python -m poolfork check", description="Measure your driver, against your server, with every recipe.",
+        prog="python -m poolfork check",
+        description="Measure your driver, against your server, with every recipe.",
     )
-    parser.add_argument("url", metavar="URL", help="an SQLAlchemy URL, e.g. postgresql+psycopg://user:password@host/database")
-    parser.add_argument("--recipe", action="append", metavar="R", help=f"only this recipe, of: {', '.join(RECIPES)} (may be repeated)")
-    parser.add_argument("--hazard", action="append", metavar="H", help=f"only this hazard, of: {', '.join(all_hazards())} (may be repeated)")
+    parser.add_argument(
+        "url", metavar="URL", help="an SQLAlchemy URL, e.g. postgresql+psycopg://user:password@host/database"
+    )
+    parser.add_argument(
+        "--recipe",
+        action="append",
+        metavar="R",
+        help=f"only this recipe, of: {', '.join(RECIPES)} (may be repeated)",
+    )
+    parser.add_argument(
+        "--hazard",
+        action="append",
+        metavar="H",
+        help=f"only this hazard, of: {', '.join(all_hazards())} (may be repeated)",
+    )
     parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
-    parser.add_argument("--repeat", type=int, default=1, metavar="N", help="measure every cell N times; the worst outcome counts")
+    parser.add_argument(
+        "--repeat",
+        type=int,
+        default=1,
+        metavar="N",
+        help="measure every cell N times; the worst outcome counts",
+    )
     parser.epilog = (
         "Exit code: 0 when guard passes every cell (without guard among the recipes: when all do), 1 when not, 2 on bad input. "
         "One table, poolfork_ and a random number, is made and dropped."
@@ -54,7 +80,11 @@ def main(arguments: list[str]) -> int:
         raise BadInput("--repeat takes a number from 1")
     url, driver = understand(options.url)
     measured = check(
-        url, driver, options.recipe or list(RECIPES), options.hazard or list(all_hazards()), options.repeat,
+        url,
+        driver,
+        options.recipe or list(RECIPES),
+        options.hazard or list(all_hazards()),
+        options.repeat,
     )
     print(json.dumps(measured, indent=1) if options.json else _terminal(measured))
     decisive = [cell for cell in measured["cells"] if cell["outcome"] != "not-run"]
@@ -78,12 +108,16 @@ def understand(text: str) -> tuple[sa.URL, Driver]:
         dialect.import_dbapi()
     except ImportError as error:
         raise BadInput(f"the driver of {url.drivername} is not installed: {error}") from None
-    if dialect.name == "sqlite" and (not url.database or ":memory:" in url.database or not pathlib.Path(url.database).exists()):
+    if dialect.name == "sqlite" and (
+        not url.database or ":memory:" in url.database or not pathlib.Path(url.database).exists()
+    ):
         raise BadInput("for SQLite, name a database file that exists")
     return url, of_url(url)
 
 
-def check(url: sa.URL, driver: Driver, recipes: list[str], hazards: list[str], repeat: int = 1) -> dict[str, Any]:
+def check(
+    url: sa.URL, driver: Driver, recipes: list[str], hazards: list[str], repeat: int = 1
+) -> dict[str, Any]:
     """Measure one driver against one server; like `poolfork.table.table`'s JSON, with ``passed`` of ``repeat``."""
     found = all_hazards()
     groups: list[Job] = []
@@ -94,7 +128,10 @@ def check(url: sa.URL, driver: Driver, recipes: list[str], hazards: list[str], r
         how, hazard = RECIPES[job.cell["recipe"]], found[job.cell["hazard"]]
         reason = how.missing() or meaningless(driver, how, hazard)
         if hazard.name == "tls":
-            reason = reason or "the URL decides about TLS: crossed and goodbye-* were measured over its own connections"
+            reason = (
+                reason
+                or "the URL decides about TLS: crossed and goodbye-* were measured over its own connections"
+            )
         if job.cell["variant"] == "socket":
             job.cell["variant"] = ""
         if reason:
@@ -103,7 +140,15 @@ def check(url: sa.URL, driver: Driver, recipes: list[str], hazards: list[str], r
             to_measure.append(job)
     for _ in range(repeat):
         groups += [Job(dict(job.cell)) for job in to_measure]
-    spec = Spec("", "", "nothing", driver.name, url.render_as_string(hide_password=False), {}, f"poolfork_{secrets.token_hex(6)}")
+    spec = Spec(
+        "",
+        "",
+        "nothing",
+        driver.name,
+        url.render_as_string(hide_password=False),
+        {},
+        f"poolfork_{secrets.token_hex(6)}",
+    )
     tried = in_a_process(lambda: make_table(spec, [0]) and drop_table(spec), 3.0)
     if "error" in tried:
         raise BadInput(f"no table can be made there: {_without_password(tried['error'], url)}")
@@ -113,14 +158,18 @@ def check(url: sa.URL, driver: Driver, recipes: list[str], hazards: list[str], r
     at_once = 1 if driver.server == "sqlite" else 3
     try:
         if groups:
-            asyncio.run(measurement.run({driver.name: groups}, lambda name, transport: door, cells_at_once=at_once))
+            asyncio.run(
+                measurement.run({driver.name: groups}, lambda name, transport: door, cells_at_once=at_once)
+            )
     except NurseryError as error:
         raise BadInput(f"the driver brought the measuring process down: {error}") from None
     except ServerError as error:
         raise BadInput(f"no table can be made there: {_without_password(str(error), url)}") from None
     for number, job in enumerate(to_measure):
         rounds = [again.cell for again in groups[number :: len(to_measure)]]
-        worst = min(rounds, key=lambda cell: SEVERITY.index(cell["outcome"]) if cell["outcome"] in SEVERITY else 99)
+        worst = min(
+            rounds, key=lambda cell: SEVERITY.index(cell["outcome"]) if cell["outcome"] in SEVERITY else 99
+        )
         passed = sum(cell["outcome"] == "ok" for cell in rounds)
         job.cell |= worst | {"runs": sum(cell["runs"] for cell in rounds), "passed": passed, "repeat": repeat}
     for job in jobs:
@@ -128,7 +177,8 @@ def check(url: sa.URL, driver: Driver, recipes: list[str], hazards: list[str], r
     return {
         "url": url.render_as_string(),
         "cells": [job.cell for job in jobs],
-        "versions": base_versions() | {"driver": versions(driver), "server": measurement.server_versions.get(driver.name, "")},
+        "versions": base_versions()
+        | {"driver": versions(driver), "server": measurement.server_versions.get(driver.name, "")},
     }
 
 
@@ -166,6 +216,7 @@ def _terminal(measured: dict[str, Any]) -> str:
         if name == "guard":
             lines += [
                 f"  {cell['hazard']} {cell['variant']}: {cell['outcome']}: {cell['detail']}"
-                for cell in mine if cell["outcome"] != "ok"
+                for cell in mine
+                if cell["outcome"] != "ok"
             ]
     return "\n".join(lines)

@@ -10,7 +10,10 @@ from typing import TextIO
 
 COMMANDS = {
     "check": ("poolfork.check", "measure your driver, against your server, with every recipe"),
-    "table": ("poolfork.write_table", "measure every driver installed, on throw-away servers, and write the truth table"),
+    "table": (
+        "poolfork.write_table",
+        "measure every driver installed, on throw-away servers, and write the truth table",
+    ),
     "scan": ("poolfork.scan", "find database connections that several running processes share"),
     "explain": ("poolfork.explain", "say what an error text means"),
 }

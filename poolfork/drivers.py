@@ -50,7 +50,9 @@ class Driver:
 DRIVERS: dict[str, Driver] = {
     driver.name: driver
     for driver in [
-        Driver("psycopg2", "postgresql+psycopg2", "postgresql", ("psycopg2",), ("psycopg2-binary", "psycopg2")),
+        Driver(
+            "psycopg2", "postgresql+psycopg2", "postgresql", ("psycopg2",), ("psycopg2-binary", "psycopg2")
+        ),
         Driver("psycopg", "postgresql+psycopg", "postgresql", ("psycopg",), ("psycopg",)),
         Driver("psycopg-async", "postgresql+psycopg_async", "postgresql", ("psycopg",), ("psycopg",), True),
         Driver("pg8000", "postgresql+pg8000", "postgresql", ("pg8000",), ("pg8000",)),
@@ -58,12 +60,20 @@ DRIVERS: dict[str, Driver] = {
         Driver("pymysql", "mysql+pymysql", "mysql", ("pymysql",), ("pymysql",)),
         Driver("mysqldb", "mysql+mysqldb", "mysql", ("MySQLdb",), ("mysqlclient", "mysqlclient-static")),
         Driver(
-            "mysqlconnector", "mysql+mysqlconnector", "mysql", ("mysql.connector",), ("mysql-connector-python",),
+            "mysqlconnector",
+            "mysql+mysqlconnector",
+            "mysql",
+            ("mysql.connector",),
+            ("mysql-connector-python",),
             connect_args=(("use_pure", True),),
         ),
         Driver(
-            "mysqlconnector-c", "mysql+mysqlconnector", "mysql", ("mysql.connector", "_mysql_connector"),
-            ("mysql-connector-python",), connect_args=(("use_pure", False),),
+            "mysqlconnector-c",
+            "mysql+mysqlconnector",
+            "mysql",
+            ("mysql.connector", "_mysql_connector"),
+            ("mysql-connector-python",),
+            connect_args=(("use_pure", False),),
         ),
         Driver("mariadbconnector", "mariadb+mariadbconnector", "mysql", ("mariadb",), ("mariadb",)),
         Driver("asyncmy", "mysql+asyncmy", "mysql", ("asyncmy",), ("asyncmy",), True),
@@ -144,7 +154,10 @@ _POSTGRESQL = Speech(
     waiting="SELECT 1 FROM pg_stat_activity WHERE pid = :id AND wait_event_type = 'Lock'",
     setting=("SET poolfork.parent = 'set'", "SELECT current_setting('poolfork.parent', true)"),
     prepare=("PREPARE poolfork_parent AS SELECT 'prepared'", "EXECUTE poolfork_parent"),
-    temporary=("CREATE TEMPORARY TABLE poolfork_parent AS SELECT 'temporary'", "SELECT * FROM poolfork_parent"),
+    temporary=(
+        "CREATE TEMPORARY TABLE poolfork_parent AS SELECT 'temporary'",
+        "SELECT * FROM poolfork_parent",
+    ),
     lock=("SELECT pg_advisory_lock(:key)", "SELECT pg_try_advisory_lock(:key)"),
 )
 _MYSQL = Speech(
@@ -152,7 +165,10 @@ _MYSQL = Speech(
     waiting="SELECT 1 FROM information_schema.processlist WHERE id = :id AND command <> 'Sleep' AND info LIKE '%FOR UPDATE%'",
     setting=("SET @poolfork_parent = 'set'", "SELECT @poolfork_parent"),
     prepare=("PREPARE poolfork_parent FROM 'SELECT 1'", "EXECUTE poolfork_parent"),
-    temporary=("CREATE TEMPORARY TABLE poolfork_parent AS SELECT 'temporary'", "SELECT * FROM poolfork_parent"),
+    temporary=(
+        "CREATE TEMPORARY TABLE poolfork_parent AS SELECT 'temporary'",
+        "SELECT * FROM poolfork_parent",
+    ),
     lock=("SELECT GET_LOCK(CONCAT('poolfork', :key), 1)", "SELECT GET_LOCK(CONCAT('poolfork', :key), 0)"),
 )
 _SPEECH = {
@@ -163,7 +179,12 @@ _SPEECH = {
     "mariadb": _MYSQL,
     "mssql": Speech(backend="SELECT @@SPID"),
     "oracle": Speech(backend="SELECT SYS_CONTEXT('USERENV', 'SID') FROM DUAL"),
-    "sqlite": Speech(temporary=("CREATE TEMPORARY TABLE poolfork_parent AS SELECT 'temporary'", "SELECT * FROM poolfork_parent")),
+    "sqlite": Speech(
+        temporary=(
+            "CREATE TEMPORARY TABLE poolfork_parent AS SELECT 'temporary'",
+            "SELECT * FROM poolfork_parent",
+        )
+    ),
 }
 
 

@@ -423,8 +423,12 @@ def _rebound(method: Any, **names: Any) -> Any:
     if not names.keys() <= set(function.__code__.co_names):
         return None
     copy = types.FunctionType(
-        function.__code__.replace(), function.__globals__ | names, function.__name__,
-        function.__defaults__, function.__closure__)
+        function.__code__.replace(),
+        function.__globals__ | names,
+        function.__name__,
+        function.__defaults__,
+        function.__closure__,
+    )
     copy.__kwdefaults__ = function.__kwdefaults__
     return copy
 
@@ -541,8 +545,10 @@ def _before_fork() -> None:
             pins.append(track.loop())
     _pins[me] = pins
     if not in_time:
-        _warn(f"forked while another thread was connecting for more than {PATIENCE:g} s; "
-              "the driver's locks may be taken in the child")
+        _warn(
+            f"forked while another thread was connecting for more than {PATIENCE:g} s; "
+            "the driver's locks may be taken in the child"
+        )
 
 
 def _after_in_parent() -> None:
@@ -623,8 +629,9 @@ def _settle_now() -> None:
             attempt(guarded_by, "replace", lambda e=engine, p=pool: _replace(e, p, heirs))  # type: ignore[misc]
     if not _immortal(_forever):
         for track in inherited:
-            failures.setdefault(track.state, []).append("forever: no ctypes, so the driver's own goodbye "
-                                                        "may run when the interpreter exits")
+            failures.setdefault(track.state, []).append(
+                "forever: no ctypes, so the driver's own goodbye may run when the interpreter exits"
+            )
     for state, texts in failures.items():
         state.failures = texts
         text = "could not make this child safe: " + "; ".join(dict.fromkeys(texts))
@@ -666,8 +673,10 @@ def _silence(track: _Track, null: _Null) -> str | None:
             state.dialect.get_driver_connection(track.dbapi)._running = False
         return None
     if not track.sockets:
-        return (f"the socket of a {state.dialect.driver} connection was not found; its copy is never "
-                "closed, but using the driver's connection directly would reach the parent's session")
+        return (
+            f"the socket of a {state.dialect.driver} connection was not found; its copy is never "
+            "closed, but using the driver's connection directly would reach the parent's session"
+        )
     told = _told_sockets(state.dialect.get_driver_connection(track.dbapi))
     found = {s for s in map(_identity, told) if s is not None}  # the driver may have reconnected
     if "identity" in state.without:
@@ -705,7 +714,8 @@ def _privatise(loop: Any) -> None:
     with select.epoll() as own:
         for key in keys:
             events = (key.events & selectors.EVENT_READ and select.EPOLLIN) | (
-                key.events & selectors.EVENT_WRITE and select.EPOLLOUT)
+                key.events & selectors.EVENT_WRITE and select.EPOLLOUT
+            )
             with contextlib.suppress(OSError):  # the null device: an inherited connection
                 own.register(key.fd, events)
         os.dup2(own.fileno(), shared, inheritable=False)
@@ -928,7 +938,8 @@ def _install() -> None:
     if not _installed:
         _installed = True
         os.register_at_fork(
-            before=_before_fork, after_in_parent=_after_in_parent, after_in_child=_after_in_child)
+            before=_before_fork, after_in_parent=_after_in_parent, after_in_child=_after_in_child
+        )
         atexit.register(_after_in_child)  # for a child that C code forked, before its last words
         with contextlib.suppress(ImportError):
             import ctypes  # noqa: F401  # now, not in each child

@@ -133,7 +133,10 @@ class Nursery:
             _say(answer)
             return None
         forks = recipe(spec.recipe).start == "fork"
-        seconds, patience = all_hazards()[spec.hazard].seconds * (1 if forks else 3), STEP if forks else 3 * START
+        seconds, patience = (
+            all_hazards()[spec.hazard].seconds * (1 if forks else 3),
+            STEP if forks else 3 * START,
+        )
         ours, theirs = os.pipe()
         pid = os.fork()
         if pid:
@@ -220,8 +223,10 @@ def make_table(spec: Spec, rows: list[int]) -> dict[str, Any]:
 
     def make(parent: Parent, connection: sa.Connection) -> dict[str, Any]:
         table = sa.Table(
-            spec.table, sa.MetaData(),
-            sa.Column("id", sa.BigInteger, primary_key=True, autoincrement=False), sa.Column("who", sa.String(60)),
+            spec.table,
+            sa.MetaData(),
+            sa.Column("id", sa.BigInteger, primary_key=True, autoincrement=False),
+            sa.Column("who", sa.String(60)),
         )
         if sa.inspect(connection).has_table(spec.table):
             return {}  # two doors of one server
@@ -262,9 +267,16 @@ def _warm(dialect: str) -> None:
     table = sa.table("poolfork", sa.column("id"), sa.column("who"))
     for statement in sa.select(sa.literal("word")), table.insert(), sa.select(table.c.id).with_for_update():
         str(statement.compile(dialect=engine.dialect))
-    forkserver.set_forkserver_preload(["poolfork.hazards.crossed", type(engine.dialect).__module__, *of_url(url).modules])
+    forkserver.set_forkserver_preload(
+        ["poolfork.hazards.crossed", type(engine.dialect).__module__, *of_url(url).modules]
+    )
     forkserver.ensure_running()  # one for all cells: what it forks is as empty as it is itself
-    for module in "psycopg_binary", "asyncio.base_events", "multiprocessing.spawn", "multiprocessing.popen_fork":
+    for module in (
+        "psycopg_binary",
+        "asyncio.base_events",
+        "multiprocessing.spawn",
+        "multiprocessing.popen_fork",
+    ):
         with contextlib.suppress(ImportError):
             importlib.import_module(module)
 

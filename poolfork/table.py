@@ -59,20 +59,35 @@ class Door:
 
 
 def plan(
-    drivers: Iterable[Driver], recipes: Iterable[str], hazards: Iterable[Hazard], *, variants: bool = True,
+    drivers: Iterable[Driver],
+    recipes: Iterable[str],
+    hazards: Iterable[Hazard],
+    *,
+    variants: bool = True,
 ) -> list[Job]:
     """All cells, in the table's order. A spawned child costs a second: there only a hazard's first variant."""
     jobs = []
     for driver in drivers:
         for hazard in hazards:
             for name in recipes:
-                several = variants and recipe(name).start != "spawn" and not meaningless(driver, recipe(name), hazard)
+                several = (
+                    variants
+                    and recipe(name).start != "spawn"
+                    and not meaningless(driver, recipe(name), hazard)
+                )
                 for variant in hazard.variants if several else hazard.variants[:1]:
                     if driver.server == "sqlite" and variant == "tcp":
                         continue
-                    jobs.append(Job({
-                        "hazard": hazard.name, "variant": variant, "recipe": name, "driver": driver.name,
-                    }))
+                    jobs.append(
+                        Job(
+                            {
+                                "hazard": hazard.name,
+                                "variant": variant,
+                                "recipe": name,
+                                "driver": driver.name,
+                            }
+                        )
+                    )
     return jobs
 
 
@@ -86,8 +101,13 @@ class Measurement:
         self.dialects: dict[str, str] = {}
 
     async def run(
-        self, groups: dict[str, list[Job]], doors: Callable[[str, str], Door], *,
-        at_once: int = AT_ONCE, cells_at_once: int = CELLS_AT_ONCE, keep_going: bool = False,
+        self,
+        groups: dict[str, list[Job]],
+        doors: Callable[[str, str], Door],
+        *,
+        at_once: int = AT_ONCE,
+        cells_at_once: int = CELLS_AT_ONCE,
+        keep_going: bool = False,
     ) -> None:
         """Measure the groups (a driver's name and its jobs); the outcome is written into each job's cell.
 
@@ -105,7 +125,9 @@ class Measurement:
                         raise
                     for job in jobs:
                         job.cell.setdefault("outcome", "not-run")
-                        job.cell |= {"detail": str(error), "runs": 0} if job.cell["outcome"] == "not-run" else {}
+                        job.cell |= (
+                            {"detail": str(error), "runs": 0} if job.cell["outcome"] == "not-run" else {}
+                        )
 
         try:
             async with asyncio.TaskGroup() as tasks:
@@ -114,12 +136,19 @@ class Measurement:
         except BaseExceptionGroup as group:
             raise group.exceptions[0] from None
 
-    async def _group(self, name: str, jobs: list[Job], doors: Callable[[str, str], Door], cells_at_once: int) -> None:
+    async def _group(
+        self, name: str, jobs: list[Job], doors: Callable[[str, str], Door], cells_at_once: int
+    ) -> None:
         nursery = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "poolfork.nursery", self.dialects.get(name) or DRIVERS[name].dialect,
-            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
+            sys.executable,
+            "-m",
+            "poolfork.nursery",
+            self.dialects.get(name) or DRIVERS[name].dialect,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
             stderr=None if "POOLFORK_DEBUG" in os.environ else asyncio.subprocess.DEVNULL,
-            start_new_session=True, limit=2**20,
+            start_new_session=True,
+            limit=2**20,
         )
         assert nursery.stdin is not None and nursery.stdout is not None
         try:
@@ -129,7 +158,18 @@ class Measurement:
                 door = doors(name, job.transport)
                 cell = job.cell
                 url = door.url.replace("POOLFORK_CELL", str(number))
-                return asdict(Spec(cell["hazard"], cell["variant"], cell["recipe"], name, url, door.connect_args, table, number))
+                return asdict(
+                    Spec(
+                        cell["hazard"],
+                        cell["variant"],
+                        cell["recipe"],
+                        name,
+                        url,
+                        door.connect_args,
+                        table,
+                        number,
+                    )
+                )
 
             async def ask(question: dict[str, Any]) -> None:
                 assert nursery.stdin is not None
@@ -192,8 +232,12 @@ def throw_away_servers(kinds: set[str]) -> Iterator[dict[str, servers.Server]]:
 
 
 def table(
-    *, drivers: Iterable[str] | None = None, recipes: Iterable[str] | None = None, hazards: Iterable[str] | None = None,
-    cache: bool = True, progress: Callable[[int, int, int], None] | None = None,
+    *,
+    drivers: Iterable[str] | None = None,
+    recipes: Iterable[str] | None = None,
+    hazards: Iterable[str] | None = None,
+    cache: bool = True,
+    progress: Callable[[int, int, int], None] | None = None,
 ) -> dict[str, Any]:
     """Measure the table (all of it, or the named part) and return it as the JSON that the site renders.
 
@@ -228,7 +272,16 @@ def table(
             job.cell |= {"outcome": "not-run", "detail": reason, "runs": 0}
             continue
         guard = _digest(_here() / "guard.py") if how.name.startswith("guard") else ""
-        job.key = _hash([code, guard, job.cell, versions(driver), base_versions(), server_versions.get(job.transport + driver.server)])
+        job.key = _hash(
+            [
+                code,
+                guard,
+                job.cell,
+                versions(driver),
+                base_versions(),
+                server_versions.get(job.transport + driver.server),
+            ]
+        )
         if job.key in memory.cells:
             job.cell |= memory.cells[job.key]
         else:
@@ -239,20 +292,25 @@ def table(
         finally:  # an interrupted table goes on where it stopped
             kept = {} if not (drivers or recipes or hazards) else memory.cells
             memory.cells = kept | {
-                job.key: {name: job.cell[name] for name in _MEASURED} for job in jobs if job.key and "seconds" in job.cell
+                job.key: {name: job.cell[name] for name in _MEASURED}
+                for job in jobs
+                if job.key and "seconds" in job.cell
             }
             if cache:
                 memory.save()
     return {
         "cells": [job.cell for job in jobs],
-        "versions": base_versions() | {
+        "versions": base_versions()
+        | {
             "servers": {kind: text for kind, text in server_versions.items() if text},
             "drivers": {driver.name: versions(driver) for driver in chosen},
         },
         "hazards": {
             hazard.name: {
-                "passes_when": hazard.passes_when, "steps": (hazard.probe.__doc__ or "").strip(),
-                "variants": list(hazard.variants), "source": list(hazard.source),
+                "passes_when": hazard.passes_when,
+                "steps": (hazard.probe.__doc__ or "").strip(),
+                "variants": list(hazard.variants),
+                "source": list(hazard.source),
             }
             for hazard in found.values()
         },
@@ -355,7 +413,9 @@ def _now() -> str:
 def base_versions() -> dict[str, str]:
     """Python, SQLAlchemy and the machine."""
     return {
-        "python": platform.python_version(), "sqlalchemy": importlib.metadata.version("sqlalchemy"), "machine": machine(),
+        "python": platform.python_version(),
+        "sqlalchemy": importlib.metadata.version("sqlalchemy"),
+        "machine": machine(),
     }
 
 
@@ -366,14 +426,18 @@ def _server_versions(drivers: list[Driver]) -> dict[str, str | None]:
     if "postgresql" in kinds:
         told["socketpostgresql"] = told["tcppostgresql"] = _says(servers.postgres_home() / "bin" / "postgres")
         home = servers.openssl_postgres_home()
-        told["tlspostgresql"] = _says(home / "bin" / "postgres") if home else f"{told['tcppostgresql']}, behind a TLS front"
+        told["tlspostgresql"] = (
+            _says(home / "bin" / "postgres") if home else f"{told['tcppostgresql']}, behind a TLS front"
+        )
     if "mysql" in kinds and (folder := servers.mariadb_home()):
         told["socketmysql"] = told["tcpmysql"] = told["tlsmysql"] = _says(folder / "mariadbd")
     return told
 
 
 def _says(program: pathlib.Path) -> str:
-    said = subprocess.run([program, "--version"], capture_output=True, text=True, timeout=20, stdin=subprocess.DEVNULL)
+    said = subprocess.run(
+        [program, "--version"], capture_output=True, text=True, timeout=20, stdin=subprocess.DEVNULL
+    )
     return said.stdout.strip().removeprefix(str(program)).strip()
 
 

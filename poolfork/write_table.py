@@ -14,9 +14,15 @@ from poolfork.cli import BadInput, progress_bar
 
 def _arguments(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="python -m poolfork table", description="Measure every driver installed, on throw-away servers, and write the truth table.",
+        prog="python -m poolfork table",
+        description="Measure every driver installed, on throw-away servers, and write the truth table.",
     )
-    parser.add_argument("--output", metavar="FILE", type=pathlib.Path, help="where to write the JSON (default: standard output)")
+    parser.add_argument(
+        "--output",
+        metavar="FILE",
+        type=pathlib.Path,
+        help="where to write the JSON (default: standard output)",
+    )
     parser.add_argument("--driver", action="append", metavar="D", help="only this driver (may be repeated)")
     parser.add_argument("--recipe", action="append", metavar="R", help="only this recipe (may be repeated)")
     parser.add_argument("--hazard", action="append", metavar="H", help="only this hazard (may be repeated)")
@@ -34,7 +40,9 @@ def main(arguments: list[str]) -> int:
     from poolfork.table import table
 
     for given, known, what in (
-        (options.driver, DRIVERS, "driver"), (options.recipe, RECIPES, "recipe"), (options.hazard, all_hazards(), "hazard"),
+        (options.driver, DRIVERS, "driver"),
+        (options.recipe, RECIPES, "recipe"),
+        (options.hazard, all_hazards(), "hazard"),
     ):
         one_of(given, known, what)
     if options.output and not options.output.absolute().parent.is_dir():
@@ -42,7 +50,10 @@ def main(arguments: list[str]) -> int:
     start = time.monotonic()
     try:
         measured = table(
-            drivers=options.driver, recipes=options.recipe, hazards=options.hazard, cache=not options.no_cache,
+            drivers=options.driver,
+            recipes=options.recipe,
+            hazards=options.hazard,
+            cache=not options.no_cache,
             progress=progress_bar(sys.stderr),
         )
     except ServerError as error:
@@ -56,7 +67,10 @@ def main(arguments: list[str]) -> int:
     summary = ", ".join(f"{count} {word}" for word, count in counts.most_common())
     print(f"{len(measured['cells'])} cells in {time.monotonic() - start:.0f} s: {summary}", file=sys.stderr)
     for missing in measured["not_run"]:
-        print(f"not run: {missing['driver']}: {missing['reason']}; to run it: {missing['command']}", file=sys.stderr)
+        print(
+            f"not run: {missing['driver']}: {missing['reason']}; to run it: {missing['command']}",
+            file=sys.stderr,
+        )
     return 0
 
 

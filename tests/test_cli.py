@@ -31,7 +31,11 @@ def poolfork(*words: str, timeout: float = 120) -> subprocess.CompletedProcess[s
     """Run ``python -m poolfork`` to its end."""
     return subprocess.run(
         [sys.executable, "-m", "poolfork", *words],
-        cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout,
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
     )
 
 
@@ -43,19 +47,22 @@ def test_user_without_a_command_is_told_the_commands() -> None:
     assert told.returncode == 0 and "check" in told.stdout and "table" in told.stdout
 
 
-@pytest.mark.parametrize("words", [
-    ["check", "nonsense"],
-    ["check", "postgresql+nosuch://u:sekret@127.0.0.1/x"],
-    ["check", "oracle+cx_oracle://u:sekret@127.0.0.1/x"],
-    ["check", "postgresql+psycopg://u:sekret@127.0.0.1:1/x"],
-    ["check", "postgresql+asyncpg://u:sekret@127.0.0.1:1/x"],
-    ["check", "sqlite:////no/such/file.db"],
-    ["check", "postgresql+psycopg://u:sekret@127.0.0.1:1/x", "--recipe", "hope"],
-    ["check", "postgresql+psycopg://u:sekret@127.0.0.1:1/x", "--hazard", "rain"],
-    ["check", "postgresql+psycopg://u:sekret@127.0.0.1:1/x", "--repeat", "0"],
-    ["table", "--output", "/no/such/folder/x.json"],
-    ["table", "--driver", "carrier-pigeon"],
-])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["check", "nonsense"],
+        ["check", "postgresql+nosuch://u:sekret@127.0.0.1/x"],
+        ["check", "oracle+cx_oracle://u:sekret@127.0.0.1/x"],
+        ["check", "postgresql+psycopg://u:sekret@127.0.0.1:1/x"],
+        ["check", "postgresql+asyncpg://u:sekret@127.0.0.1:1/x"],
+        ["check", "sqlite:////no/such/file.db"],
+        ["check", "postgresql+psycopg://u:sekret@127.0.0.1:1/x", "--recipe", "hope"],
+        ["check", "postgresql+psycopg://u:sekret@127.0.0.1:1/x", "--hazard", "rain"],
+        ["check", "postgresql+psycopg://u:sekret@127.0.0.1:1/x", "--repeat", "0"],
+        ["table", "--output", "/no/such/folder/x.json"],
+        ["table", "--driver", "carrier-pigeon"],
+    ],
+)
 def test_user_who_errs_gets_one_sentence(words: list[str]) -> None:
     """Exit code 2, one line on standard error, no traceback, no password."""
     said = poolfork(*words, timeout=60)
@@ -77,7 +84,9 @@ def test_user_without_permission_gets_one_sentence(url: str) -> None:
 
 def test_check_says_by_its_exit_code_whether_the_recipes_pass(url: str) -> None:
     """0 when the guard passes, whatever the others do; 1 when a chosen recipe fails and there is no guard."""
-    good = poolfork("check", url, "--hazard", "held-finish", "--recipe", "nothing", "--recipe", "guard", "--json")
+    good = poolfork(
+        "check", url, "--hazard", "held-finish", "--recipe", "nothing", "--recipe", "guard", "--json"
+    )
     assert good.returncode == 0, good.stderr
     told = json.loads(good.stdout)
     assert "***" in told["url"] and str(sa.make_url(url).password) not in good.stdout
@@ -91,8 +100,11 @@ def test_check_says_by_its_exit_code_whether_the_recipes_pass(url: str) -> None:
 def test_user_who_stops_a_check_leaves_nothing(url: str, how: signal.Signals) -> None:
     """Ctrl-C and kill -9: no process stays, the table is dropped."""
     check = subprocess.Popen(
-        [sys.executable, "-m", "poolfork", "check", url], cwd=ROOT, stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        [sys.executable, "-m", "poolfork", "check", url],
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     )
     engine = sa.create_engine(url, poolclass=sa.NullPool)
 

@@ -54,7 +54,9 @@ def session_of(engine: sa.Engine) -> Any:
 
 
 @HOW
-@pytest.mark.parametrize("kind", ["QueuePool", "NullPool", "StaticPool", "SingletonThreadPool", "AssertionPool"])
+@pytest.mark.parametrize(
+    "kind", ["QueuePool", "NullPool", "StaticPool", "SingletonThreadPool", "AssertionPool"]
+)
 def test_child_of_any_pool_gets_its_own_session(server: str, kind: str, how: str) -> None:
     """A held connection refuses, a new one works, and the parent's transaction is kept."""
     engine = guard(engine_for("psycopg2", server, poolclass=getattr(pools, kind)))
@@ -135,8 +137,14 @@ def test_creator_and_a_driver_that_does_not_tell_its_socket(server: str, tells: 
         fileno = None  # type: ignore[assignment]
 
     factory = psycopg2.extensions.connection if tells else Mute
-    engine = guard(sa.create_engine("postgresql+psycopg2://", creator=lambda: psycopg2.connect(
-        host=url.query["host"], user="postgres", dbname="postgres", connection_factory=factory)))
+    engine = guard(
+        sa.create_engine(
+            "postgresql+psycopg2://",
+            creator=lambda: psycopg2.connect(
+                host=url.query["host"], user="postgres", dbname="postgres", connection_factory=factory
+            ),
+        )
+    )
     mine = session_of(engine)
     with engine.connect() as connection:
         driver = connection.connection.dbapi_connection
@@ -393,7 +401,9 @@ def test_child_that_cannot_be_made_safe_says_so(server: str, on_failure: Any) ->
 
 def without(mechanism: str) -> Any:
     """Both builds of a guard: whole, and without one mechanism."""
-    return pytest.mark.parametrize("off", [frozenset(), frozenset({mechanism})], ids=["whole", f"no-{mechanism}"])
+    return pytest.mark.parametrize(
+        "off", [frozenset(), frozenset({mechanism})], ids=["whole", f"no-{mechanism}"]
+    )
 
 
 def alive(engine: sa.Engine, mine: Any) -> bool:
@@ -532,7 +542,9 @@ def test_loop_of_the_parent_stays_awake(server: str, off: frozenset[str]) -> Non
 @without("replace")
 def test_replaced_pool_starves_nobody(server: str, off: frozenset[str]) -> None:
     """Else the parent's checkouts count against the child, and the old pool has what is not the child's."""
-    engine = guard(engine_for("psycopg2", server, pool_size=1, max_overflow=0, pool_timeout=0.5), _without=off)
+    engine = guard(
+        engine_for("psycopg2", server, pool_size=1, max_overflow=0, pool_timeout=0.5), _without=off
+    )
     with engine.connect():
         pool = engine.pool
 
@@ -587,7 +599,9 @@ def test_every_mechanism_has_its_test() -> None:
     """The list that the site's ablation table uses is the list tested here."""
     tested = {
         next(iter(mark.args[1][1]))
-        for name, function in globals().items() if name.startswith("test_")
-        for mark in getattr(function, "pytestmark", []) if mark.args and mark.args[0] == "off"
+        for name, function in globals().items()
+        if name.startswith("test_")
+        for mark in getattr(function, "pytestmark", [])
+        if mark.args and mark.args[0] == "off"
     }
     assert tested == set(MECHANISMS)

@@ -46,7 +46,9 @@ class Actor:
     """One process: its engines, what it holds, and the sessions that it knows to be its own."""
 
     def __init__(self, url: str, driver: str) -> None:
-        self.engines = [guard(engine_for(driver, url, pool_size=2, max_overflow=1, pool_timeout=2)) for _ in ENGINES]
+        self.engines = [
+            guard(engine_for(driver, url, pool_size=2, max_overflow=1, pool_timeout=2)) for _ in ENGINES
+        ]
         for engine in self.engines:
             sa.event.listen(engine, "connect", self.opened)
         self.held: list[tuple[Any, int, int]] = []  # connection, who opened it, its session

@@ -44,14 +44,21 @@ def outcomes(server: servers.Server, driver: str, recipe: str, *hazards: str) ->
 
 def test_child_without_recipe_and_parent_get_each_others_rows(postgres: servers.Server) -> None:
     """Crossed is forced: psycopg2's parent reads the row that its child asked for."""
-    assert outcomes(postgres, "psycopg2", "nothing", "crossed", "c-fork") == {"crossed": "wrong-row", "c-fork": "wrong-row"}
+    assert outcomes(postgres, "psycopg2", "nothing", "crossed", "c-fork") == {
+        "crossed": "wrong-row",
+        "c-fork": "wrong-row",
+    }
 
 
 def test_child_that_disposes_ends_the_parents_session(postgres: servers.Server) -> None:
     """The advice of 2015 loses the parent; ``close=False`` does not, with psycopg2."""
     assert outcomes(postgres, "psycopg2", "dispose", "goodbye-close") == {"goodbye-close": "parent-lost"}
-    assert outcomes(postgres, "psycopg2", "dispose(close=False)", "goodbye-close", "goodbye-gc", "goodbye-exit") == {
-        "goodbye-close": "ok", "goodbye-gc": "ok", "goodbye-exit": "ok",
+    assert outcomes(
+        postgres, "psycopg2", "dispose(close=False)", "goodbye-close", "goodbye-gc", "goodbye-exit"
+    ) == {
+        "goodbye-close": "ok",
+        "goodbye-gc": "ok",
+        "goodbye-exit": "ok",
     }
 
 
@@ -87,8 +94,12 @@ def test_child_that_lets_an_asyncio_loop_go_silences_the_parents(postgres: serve
 
 def test_child_of_mysqlclient_loses_the_parent_by_exit_alone(mariadb: servers.Server) -> None:
     """Today's recommended recipe fails on mysqlclient once the child collects or exits."""
-    assert outcomes(mariadb, "mysqldb", "dispose(close=False)", "goodbye-close", "goodbye-gc", "goodbye-exit") == {
-        "goodbye-close": "ok", "goodbye-gc": "parent-lost", "goodbye-exit": "parent-lost",
+    assert outcomes(
+        mariadb, "mysqldb", "dispose(close=False)", "goodbye-close", "goodbye-gc", "goodbye-exit"
+    ) == {
+        "goodbye-close": "ok",
+        "goodbye-gc": "parent-lost",
+        "goodbye-exit": "parent-lost",
     }
     assert set(outcomes(mariadb, "mysqldb", "guard", "goodbye-gc", "goodbye-exit").values()) == {"ok"}
 
@@ -107,8 +118,11 @@ def test_parent_over_tls_sees_the_reported_error(postgres: servers.Server) -> No
     """Over TLS (a front's, when the server has none) the shared wire gives the text that users report."""
     if postgres.tls is None:
         pytest.skip(str(postgres.no_tls))
-    jobs = [job for job in plan([DRIVERS["psycopg2"]], ["nothing", "guard"], [all_hazards()["tls"]])
-            if job.cell["variant"] in ("crossed", "goodbye-gc")]
+    jobs = [
+        job
+        for job in plan([DRIVERS["psycopg2"]], ["nothing", "guard"], [all_hazards()["tls"]])
+        if job.cell["variant"] in ("crossed", "goodbye-gc")
+    ]
     door = Door(*address(DRIVERS["psycopg2"], postgres.tls, str(postgres.ca)))
     asyncio.run(Measurement().run({"psycopg2": jobs}, lambda name, transport: door))
     seen = {(job.cell["recipe"], job.cell["variant"]): job.cell for job in jobs}
@@ -129,10 +143,27 @@ def test_check_leaves_no_table(postgres: servers.Server) -> None:
 def test_every_hazard_can_be_read() -> None:
     """Each has a criterion, a sentence, and a place to read it; design's words are all there."""
     words = {
-        "crossed", "goodbye-close", "goodbye-gc", "goodbye-exit", "held-finish", "held-use", "starved", "locked",
-        "thread-local", "grandchild", "state", "c-fork", "event-loop", "tls",
+        "crossed",
+        "goodbye-close",
+        "goodbye-gc",
+        "goodbye-exit",
+        "held-finish",
+        "held-use",
+        "starved",
+        "locked",
+        "thread-local",
+        "grandchild",
+        "state",
+        "c-fork",
+        "event-loop",
+        "tls",
     }
     assert words <= set(all_hazards())
     for hazard in all_hazards().values():
         module, first, last = hazard.source
-        assert hazard.passes_when and hazard.probe.__doc__ and module.startswith("poolfork.hazards.") and last > first
+        assert (
+            hazard.passes_when
+            and hazard.probe.__doc__
+            and module.startswith("poolfork.hazards.")
+            and last > first
+        )

@@ -20,15 +20,31 @@ def test_plan_has_a_cell_for_each_hazard_recipe_and_driver() -> None:
     jobs = tables.plan(DRIVERS.values(), RECIPES, all_hazards().values())
     there = {(job.cell["hazard"], job.cell["recipe"], job.cell["driver"]) for job in jobs}
     assert there == {(h, r, d) for h in all_hazards() for r in RECIPES for d in DRIVERS}
-    meant = [job for job in jobs if not tables.meaningless(
-        DRIVERS[job.cell["driver"]], RECIPES[job.cell["recipe"]], all_hazards()[job.cell["hazard"]])]
+    meant = [
+        job
+        for job in jobs
+        if not tables.meaningless(
+            DRIVERS[job.cell["driver"]], RECIPES[job.cell["recipe"]], all_hazards()[job.cell["hazard"]]
+        )
+    ]
     assert len(meant) >= 1000
 
 
-def test_table_measured_twice_is_read_the_second_time(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_table_measured_twice_is_read_the_second_time(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The second time is instant, and the cells say when they were measured."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    words = ["--driver", "psycopg", "--hazard", "goodbye-close", "--hazard", "starved", "--hazard", "event-loop"]
+    words = [
+        "--driver",
+        "psycopg",
+        "--hazard",
+        "goodbye-close",
+        "--hazard",
+        "starved",
+        "--hazard",
+        "event-loop",
+    ]
     assert main([*words, "--output", str(tmp_path / "first.json")]) == 0
     start = time.monotonic()
     assert main([*words, "--output", str(tmp_path / "second.json")]) == 0
@@ -53,7 +69,13 @@ def test_memory_of_another_code_is_not_used(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_missing_driver_is_listed_with_the_command_that_brings_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """What was not run is said, with the reason and the command."""
-    monkeypatch.setattr(type(DRIVERS["pymysql"]), "missing", lambda self: "ModuleNotFoundError: no such thing")
+    monkeypatch.setattr(
+        type(DRIVERS["pymysql"]), "missing", lambda self: "ModuleNotFoundError: no such thing"
+    )
     assert tables.table(drivers=["pymysql"], cache=False)["not_run"] == [
-        {"driver": "pymysql", "reason": "ModuleNotFoundError: no such thing", "command": "pip install pymysql"}
+        {
+            "driver": "pymysql",
+            "reason": "ModuleNotFoundError: no such thing",
+            "command": "pip install pymysql",
+        }
     ]

@@ -57,7 +57,19 @@ def all_hazards() -> dict[str, Hazard]:
     for module in "crossed", "goodbye", "held", "pooled", "state", "loop", "files":
         importlib.import_module(f"poolfork.hazards.{module}")
     order = [
-        "crossed", "goodbye-close", "goodbye-gc", "goodbye-exit", "held-finish", "held-use", "starved", "locked",
-        "thread-local", "grandchild", "state", "c-fork", "event-loop", "tls",
+        "crossed",
+        "goodbye-close",
+        "goodbye-gc",
+        "goodbye-exit",
+        "held-finish",
+        "held-use",
+        "starved",
+        "locked",
+        "thread-local",
+        "grandchild",
+        "state",
+        "c-fork",
+        "event-loop",
+        "tls",
     ]
     return dict(sorted(_REGISTRY.items(), key=lambda item: order.index(item[0]) if item[0] in order else 99))

@@ -16,7 +16,10 @@ _FIRST, _COUNT = 3_000_000, 300
 
 
 @hazard(
-    "file-lock", "rollback", "commit", only="sqlite",
+    "file-lock",
+    "rollback",
+    "commit",
+    only="sqlite",
     passes_when="after the parent's COMMIT all its rows are there and the file passes integrity_check",
 )
 def file_lock(parent: Parent, variant: str) -> None:
@@ -37,7 +40,9 @@ def file_lock(parent: Parent, variant: str) -> None:
         parent.do(_finish, parent)
     parent.step("the referee reads")
     with parent.judged("write-lost"), Referee(parent) as referee:
-        kept = referee.rows(f"SELECT COUNT(*) FROM {parent.spec.table} WHERE id >= {_FIRST} AND who LIKE 'new%'")[0][0]
+        kept = referee.rows(
+            f"SELECT COUNT(*) FROM {parent.spec.table} WHERE id >= {_FIRST} AND who LIKE 'new%'"
+        )[0][0]
         if kept != _COUNT:
             parent.found("write-lost", f"{kept} of {_COUNT} rows are what the parent committed")
         verdict = referee.rows("PRAGMA integrity_check")[0][0]
@@ -52,11 +57,15 @@ def _half_written(parent: Parent) -> None:
     parent.held.execute(sa.text(f"INSERT INTO {parent.spec.table} (id, who) VALUES (:id, :who)"), rows)
     parent.held.commit()
     parent.held.exec_driver_sql("PRAGMA cache_size = 10")
-    parent.held.execute(sa.text(f"UPDATE {parent.spec.table} SET who = 'new' || who WHERE id < {_FIRST + _COUNT // 2}"))
+    parent.held.execute(
+        sa.text(f"UPDATE {parent.spec.table} SET who = 'new' || who WHERE id < {_FIRST + _COUNT // 2}")
+    )
 
 
 def _finish(parent: Parent) -> None:
-    parent.held.execute(sa.text(f"UPDATE {parent.spec.table} SET who = 'new' || who WHERE id >= {_FIRST + _COUNT // 2}"))
+    parent.held.execute(
+        sa.text(f"UPDATE {parent.spec.table} SET who = 'new' || who WHERE id >= {_FIRST + _COUNT // 2}")
+    )
     parent.held.commit()
     parent.held.close()
 

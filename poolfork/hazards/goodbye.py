@@ -51,10 +51,19 @@ def goodbye_exit(parent: Parent, variant: str) -> None:
 
 
 @hazard(
-    "tls", "crossed", "goodbye-close", "goodbye-gc", "goodbye-exit",
+    "tls",
+    "crossed",
+    "goodbye-close",
+    "goodbye-gc",
+    "goodbye-exit",
     passes_when="as crossed and goodbye-*, the connections being encrypted",
 )
 def tls(parent: Parent, variant: str) -> None:
     """The same steps over TLS, where the two copies of the encryption's state also drift apart."""
-    steps = {"crossed": crossed, "goodbye-close": goodbye_close, "goodbye-gc": goodbye_gc, "goodbye-exit": goodbye_exit}
+    steps = {
+        "crossed": crossed,
+        "goodbye-close": goodbye_close,
+        "goodbye-gc": goodbye_gc,
+        "goodbye-exit": goodbye_exit,
+    }
     steps[variant](parent, variant)

@@ -14,7 +14,13 @@ from poolfork.hazards import hazard
 
 
 @hazard(
-    "held-finish", "close", "drop", "unwind", "exit", "session-close", "session-drop",
+    "held-finish",
+    "close",
+    "drop",
+    "unwind",
+    "exit",
+    "session-close",
+    "session-drop",
     passes_when="the parent's COMMIT keeps its row",
 )
 def held_finish(parent: Parent, variant: str) -> None:
@@ -56,7 +62,12 @@ def child_unwinds(child: Child) -> None:
         raise ZeroDivisionError
 
 
-@hazard("held-use", "connection", "session", passes_when="a clear error in the child, the parent's transaction intact")
+@hazard(
+    "held-use",
+    "connection",
+    "session",
+    passes_when="a clear error in the child, the parent's transaction intact",
+)
 def held_use(parent: Parent, variant: str) -> None:
     """The child inserts a row through its copy of the parent's Connection or Session."""
     parent.holds(variant)
@@ -64,7 +75,9 @@ def held_use(parent: Parent, variant: str) -> None:
     with parent.judged():
         error = child.hears()["error_seen"]
         if not error:
-            parent.found("wrong-row", "the child's statement ran inside the parent's transaction, without an error")
+            parent.found(
+                "wrong-row", "the child's statement ran inside the parent's transaction, without an error"
+            )
         elif not re.search(r"fork|process|pid\b|inherit", error, re.I):
             parent.found("error", f"child: an error that does not say why: {error}")
         else:
@@ -131,7 +144,9 @@ def child_ends_the_cursor(child: Child, how: str) -> None:
     child.says(error_seen=error)
 
 
-@hazard("advisory-lock", passes_when="the parent still holds its lock after the child has left by normal exit")
+@hazard(
+    "advisory-lock", passes_when="the parent still holds its lock after the child has left by normal exit"
+)
 def advisory_lock(parent: Parent, variant: str) -> None:
     """The parent holds a session's lock; the child applies the recipe and exits normally; another asks for it."""
     take, is_free = (word.replace(":key", str(parent.spec.key)) for word in parent.needs("lock"))
@@ -155,4 +170,3 @@ def _takes_lock(parent: Parent, take: str) -> None:
 def child_only_leaves(child: Child) -> None:
     """Apply the recipe."""
     child.applies_recipe()
-

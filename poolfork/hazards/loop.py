@@ -12,7 +12,11 @@ from poolfork.hazards import hazard
 
 
 @hazard(
-    "event-loop", "running", "collected", "wakes", only="asyncio",
+    "event-loop",
+    "running",
+    "collected",
+    "wakes",
+    only="asyncio",
     passes_when="the parent's loop still answers on every connection (wakes: and hears its other threads)",
 )
 def event_loop(parent: Parent, variant: str) -> None:

@@ -56,7 +56,14 @@ def child_checks_out_two(child: Child) -> None:
     child.says(sessions=sessions, seconds=time.monotonic() - start)
 
 
-@hazard("locked", "checkout", "connect", passes_when=f"a checkout within 2 s in every one of {FORKS} forks", only="threads", seconds=60)
+@hazard(
+    "locked",
+    "checkout",
+    "connect",
+    passes_when=f"a checkout within 2 s in every one of {FORKS} forks",
+    only="threads",
+    seconds=60,
+)
 def locked(parent: Parent, variant: str) -> None:
     """Three threads of the parent hammer a pool whenever it forks; stops after the batch that fails.
 
@@ -130,7 +137,11 @@ def child_asks(child: Child) -> None:
 
 
 @hazard(
-    "thread-local", "gc", "exit", only="threads", passes_when="the parent's session answers, and its COMMIT keeps its row",
+    "thread-local",
+    "gc",
+    "exit",
+    only="threads",
+    passes_when="the parent's session answers, and its COMMIT keeps its row",
 )
 def thread_local(parent: Parent, variant: str) -> None:
     """Another thread of the parent holds a connection in a ``threading.local``; the main thread forks."""
@@ -159,7 +170,9 @@ def thread_local(parent: Parent, variant: str) -> None:
     if not ready.wait(STEP):
         raise sa.exc.InvalidRequestError("the thread could not begin")
     with parent.judged():
-        parent.fork(functools.partial(child_lives_on), leave="exit" if variant == "exit" else "_exit").leaves()
+        parent.fork(
+            functools.partial(child_lives_on), leave="exit" if variant == "exit" else "_exit"
+        ).leaves()
     parent.step("the thread asks again")
     forked.set()
     worker.join(2 * STEP)

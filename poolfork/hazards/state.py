@@ -11,7 +11,9 @@ from poolfork.actors import Child, NotRun, Parent
 from poolfork.hazards import hazard
 
 
-@hazard("state", "setting", "prepared", "temporary", passes_when="the child finds nothing of the parent's session")
+@hazard(
+    "state", "setting", "prepared", "temporary", passes_when="the child finds nothing of the parent's session"
+)
 def state(parent: Parent, variant: str) -> None:
     """The parent's idle session has a SET value, a prepared statement or a temporary table; the child looks."""
     leave, look = _words(parent, variant)
@@ -43,7 +45,10 @@ def child_looks(child: Child, query: str) -> None:
     child.says(seen=seen, backend=child.asks_backend())
 
 
-@hazard("temp-table", passes_when="the parent still has its temporary table after the child has left by normal exit")
+@hazard(
+    "temp-table",
+    passes_when="the parent still has its temporary table after the child has left by normal exit",
+)
 def temp_table(parent: Parent, variant: str) -> None:
     """The parent's idle session has a temporary table; the child applies the recipe, collects and exits."""
     if not parent.recipe.keeps_idle:
