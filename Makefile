@@ -5,7 +5,7 @@ ONLY ?=
 RUN = .venv/bin/python
 export PYTHONDONTWRITEBYTECODE = 1
 .DEFAULT_GOAL := help
-.PHONY: help html test doctest notebooks demos soak new-demo setup-block serve lab linkcheck lint lock inventories bench-build clean
+.PHONY: help html table test doctest notebooks demos soak new-demo setup-block serve lab linkcheck lint lock inventories bench-build clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -14,11 +14,19 @@ html:  ## set up, execute demos and notebooks, check their claims, write the sit
 	@$(PYTHON) tools/bootstrap.py html
 	@$(RUN) tools/build.py html
 
+table:  ## measure the truth table and the guard's ablation (minutes; remembered), for make html to show
+	@$(PYTHON) tools/bootstrap.py html
+	@$(RUN) tools/measure.py
+
 test:  ## set up and run the whole test suite, doctest included
 	@$(PYTHON) tools/bootstrap.py html test
 	@$(RUN) -m pytest -n 2 --dist loadgroup $(ARGS)
 
-doctest:  ## execute every block of every page against a real PostgreSQL
+doctable:  ## measure the truth table and the guard's ablation (minutes; remembered), for make html to show
+	@$(PYTHON) tools/bootstrap.py html
+	@$(RUN) tools/measure.py
+
+test:  ## execute every block of every page against a real PostgreSQL
 	@$(PYTHON) tools/bootstrap.py html
 	@$(RUN) tools/build.py doctest
 

@@ -1,27 +1,23 @@
-"""Measures the truth table beside the gallery and renders it: summary, one table a driver, probes.
+"""Renders the truth table and the guard's ablation: summary, one table a driver, probes.
 
-``tools/measure.py`` does the measuring and remembers every cell by the code and the
-versions that decide it, so that a build in which nothing changed measures nothing.
+``make table`` measures them (`tools/measure.py`). What was measured with other code or other
+packages is not shown.
 """
 
 from __future__ import annotations
 
-import atexit
 import csv
 import json
-import os
 import pathlib
-import subprocess
-import sys
 from collections import defaultdict
 from collections.abc import Iterable
 from html import escape
 from typing import Any
 
+import measure
 from docutils import nodes
 from pictures import badge
 from sphinx.application import Sphinx
-from sphinx.errors import ExtensionError
 from sphinx.util.docutils import SphinxDirective
 from throwaway import ROOT
 
@@ -29,58 +25,25 @@ TABLE = ROOT / "build" / "truth-table.json"
 ABLATION = ROOT / "build" / "ablation.json"
 PAGES = {"truth-table", "guard"}  # those that load the stylesheet and the filters
 Cell = dict[str, Any]
-_running: subprocess.Popen[str] | None = None
 
 
-def start(app: Sphinx) -> None:
-    """Begin to measure what is not known yet, in a process of its own."""
-    global _running
-    if not app.config.poolfork_execute or app.builder.name == "linkcheck":
-        return
-    TABLE.parent.mkdir(exist_ok=True)
-    _running = subprocess.Popen(
-        [sys.executable, str(ROOT / "tools" / "measure.py"), *(str(f.with_suffix(".new")) for f in (TABLE, ABLATION))],
-        cwd=ROOT, env={key: value for key, value in os.environ.items() if key != "DATABASE_URL"}, text=True,
-        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
-    )  # fmt: skip
+def load(file: pathlib.Path = TABLE) -> dict[str, Any] | None:
+    """What ``make table`` measured with today's code and packages; None if it did not."""
+    if not file.exists():
+        return None
+    measured: dict[str, Any] = json.loads(file.read_text())
+    return measured if measured["fingerprint"] == measure.fingerprint() else None
 
 
-def finish(app: Sphinx) -> None:
-    """Wait for the tables before any page is read, and keep an old file if it says the same."""
-    global _running
-    if _running is None:
-        return
-    try:
-        _, errors = _running.communicate(timeout=900)
-    except subprocess.TimeoutExpired:
-        raise ExtensionError("the truth table took more than 900 s and was ended") from None
-    failed, _running = _running.returncode, None
-    if failed:
-        raise ExtensionError(f"the truth table could not be measured: {errors.strip()[-1000:]}")
-    for old in TABLE, ABLATION:
-        new = old.with_suffix(".new")
-        if old.exists() and _lasting(old) == _lasting(new):
-            new.unlink()
-        else:
-            new.replace(old)
+def note_measured(app: Sphinx, config: Any) -> None:
+    """Have the pages read again when other tables were measured since they were."""
+    config.poolfork_measured = " ".join(str(f.stat().st_mtime_ns) for f in (TABLE, ABLATION) if load(f))
 
 
-def abandon() -> None:
-    """End the measuring when the build ends before it."""
-    if _running is not None and _running.poll() is None:
-        _running.terminate()
-        _running.wait(timeout=30)
-
-
-def _lasting(file: pathlib.Path) -> Any:
-    table = json.loads(file.read_text())
-    table.pop("written", None)
-    return table
-
-
-def load() -> dict[str, Any] | None:
-    """The measured table, or None before the first measurement (a build with execution off)."""
-    return json.loads(TABLE.read_text()) if TABLE.exists() else None
+def not_measured() -> list[nodes.Node]:
+    """What a page says in a build before ``make table``."""
+    text = "Not measured in this build. It takes minutes, once: make table, then make html."
+    return [nodes.note("", nodes.paragraph("", text))]
 
 
 def row_name(cell: Cell) -> str:
@@ -211,10 +174,9 @@ class TruthTable(SphinxDirective):
 
     def run(self) -> list[nodes.Node]:
         """The part's nodes; a sentence where nothing was measured."""
-        self.env.note_dependency(str(TABLE))
         table = load()
         if table is None:
-            return [nodes.paragraph("", "Nothing was measured in this build: execution was off.")]
+            return not_measured()
         cells: list[Cell] = table["cells"]
         part = self.arguments[0]
         if part == "summary":
@@ -254,7 +216,7 @@ def versions_html(table: dict[str, Any]) -> str:
     return (
         '<dl class="facts">'
         + "".join(f"<div><dt>{k}</dt><dd>{escape(v)}</dd></div>" for k, v in items.items())
-        + "</dl>"
+        + '</dl><p>Download: <a href="truth-table.json">truth-table.json</a>, <a href="truth-table.csv">truth-table.csv</a>.</p>'
     )
 
 
@@ -292,10 +254,9 @@ class Ablation(SphinxDirective):
 
     def run(self) -> list[nodes.Node]:
         """A sentence with the count, and the cells; all mechanisms at once for ``summary``."""
-        self.env.note_dependency(str(ABLATION))
-        if not ABLATION.exists():
-            return [nodes.paragraph("", "Nothing was measured in this build: execution was off.")]
-        measured = json.loads(ABLATION.read_text())
+        measured = load(ABLATION)
+        if measured is None:
+            return not_measured() if self.arguments[0] == "summary" else []
         mechanisms: dict[str, list[Cell]] = measured["mechanisms"]
         if self.arguments[0] == "summary":
             return [raw(ablation_html(mechanisms, measured["measured"]))]
@@ -377,13 +338,12 @@ def dress(app: Sphinx, pagename: str, templatename: str, context: dict[str, Any]
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
-    """Measure between the server's start (priority 100) and the reading of sources."""
+    """The directives, the downloads, and what the pages load."""
+    app.add_config_value("poolfork_measured", "", "env")
+    app.connect("config-inited", note_measured)
     app.add_directive("truth-table", TruthTable)
     app.add_directive("probes", Probes)
     app.add_directive("ablation", Ablation)
-    app.connect("builder-inited", start, priority=200)
-    app.connect("builder-inited", finish, priority=900)
     app.connect("build-finished", offer_downloads)
     app.connect("html-page-context", dress)
-    atexit.register(abandon)
     return {"parallel_read_safe": True, "parallel_write_safe": True, "version": "1"}
