@@ -22,11 +22,7 @@ test:  ## set up and run the whole test suite, doctest included
 	@$(PYTHON) tools/bootstrap.py html test
 	@$(RUN) -m pytest -n 2 --dist loadgroup $(ARGS)
 
-doctable:  ## measure the truth table and the guard's ablation (minutes; remembered), for make html to show
-	@$(PYTHON) tools/bootstrap.py html
-	@$(RUN) tools/measure.py
-
-test:  ## execute every block of every page against a real PostgreSQL
+doctest:  ## execute every block of every page against a real PostgreSQL
 	@$(PYTHON) tools/bootstrap.py html
 	@$(RUN) tools/build.py doctest
 
