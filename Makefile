@@ -51,7 +51,7 @@ serve:  ## live reload while writing, on 127.0.0.1
 
 lab:  ## open the notebooks in JupyterLab (installs it)
 	@$(PYTHON) tools/bootstrap.py html lab
-	@$(RUN) -m jupyter lab notebooks
+	@$(RUN) -m jupyterlab --notebook-dir notebooks $$(test "$$(id -u)" != 0 || echo --allow-root)
 
 linkcheck:  ## check the links to other sites (needs the network)
 	@$(PYTHON) tools/bootstrap.py html

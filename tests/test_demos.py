@@ -6,6 +6,7 @@ import ast
 import os
 import pathlib
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +14,9 @@ import time
 import uuid
 
 import pytest
+import sqlalchemy as sa
+
+from poolfork.servers import Server
 
 ROOT = pathlib.Path(__file__).parent.parent
 DEMOS = sorted((ROOT / "demos").glob("*/plot_*.py"))
@@ -191,3 +195,60 @@ def test_failing_demo_leaves_nothing_and_names_its_claim(tmp_path: pathlib.Path)
     done = run_alone(demo, tmp_path)
     assert done.returncode == 1
     assert "OperationalError" in done.stderr or "AssertionError: the parent keeps its session" in done.stderr
+
+
+CREATING = [demo for demo in DEMOS if 'database("create")' in demo.read_text()]
+
+
+@pytest.mark.parametrize("demo", CREATING, ids=lambda demo: demo.stem)
+def test_demo_leaves_nothing_in_a_database_that_is_named(
+    demo: pathlib.Path, tmp_path: pathlib.Path, postgres_server: Server
+) -> None:
+    """On the user's own server a demo drops what it created, and leaves no session."""
+    mine = sa.create_engine(sa.make_url(postgres_server.url).set(drivername="postgresql+psycopg"))
+    left = (
+        "SELECT count(*) FROM pg_class JOIN pg_namespace n ON n.oid = relnamespace WHERE nspname = 'public'"
+    )
+    with mine.connect() as connection:
+        before = connection.scalar(sa.text(left))
+        done = run_alone(demo, tmp_path, DATABASE_URL=postgres_server.url)
+        assert done.returncode == 0, done.stderr[-2000:]
+        assert connection.scalar(sa.text(left)) == before
+    mine.dispose()
+
+
+def test_user_without_the_privilege_is_told_so(tmp_path: pathlib.Path, postgres_server: Server) -> None:
+    """A demo that has to create a table says in one sentence that it may not."""
+    mine = sa.create_engine(sa.make_url(postgres_server.url).set(drivername="postgresql+psycopg"))
+    role = f"poolfork_{uuid.uuid4().hex[:8]}"
+    with mine.begin() as connection:
+        connection.execute(sa.text(f"CREATE ROLE {role} LOGIN"))
+    try:
+        url = sa.make_url(postgres_server.url).set(username=role).render_as_string()
+        done = run_alone(CREATING[0], tmp_path, DATABASE_URL=url)
+    finally:
+        with mine.begin() as connection:
+            connection.execute(sa.text(f"DROP ROLE {role}"))
+        mine.dispose()
+    assert done.returncode == 2
+    assert done.stderr == "DATABASE_URL: its user may not create a table in the current schema\n"
+
+
+def test_new_demo_runs_as_it_is(tmp_path: pathlib.Path) -> None:
+    """make new-demo writes a demo that holds, and refuses a bad or a taken name."""
+    for name in "demos", "tools":
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+
+    def new(name: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, str(tmp_path / "tools" / "new_demo.py"), name]
+        return subprocess.run(command, capture_output=True, text=True, timeout=20, stdin=subprocess.DEVNULL)
+
+    assert new("2_fixes/my_claim").returncode == 0
+    assert new("2_fixes/my_claim").returncode == 2
+    assert new("nowhere/my_claim").returncode == 2
+    made = tmp_path / "demos" / "2_fixes" / "plot_my_claim.py"
+    test_demo_has_the_form_that_readers_expect(made)
+    alone = tmp_path / "alone"
+    alone.mkdir()
+    done = run_alone(made, alone)
+    assert done.returncode == 0, done.stderr[-2000:]
