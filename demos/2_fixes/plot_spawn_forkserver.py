@@ -96,7 +96,7 @@ def tell(who, does, sees=""):
 import json
 
 APP = """
-import json, multiprocessing, os
+import json, multiprocessing, os, signal
 import sqlalchemy as sa
 
 engine = sa.create_engine(os.environ["APP_DATABASE"])
@@ -121,28 +121,27 @@ def start(method):
     return facts.recv() if facts.poll(90) else ["no answer in 90 s", None]
 
 def main(*methods):
+    signal.alarm(200)
     multiprocessing.get_context("forkserver").set_forkserver_preload(["app"])
     parent = ask()
     children = [start(method) for method in methods]
     print(json.dumps([multiprocessing.get_start_method(), parent, *children, ask(), start("fork")]))
 """
-PROGRAM = """
-import os, pathlib, sys, tempfile
-with tempfile.TemporaryDirectory(prefix="poolfork-", dir="/tmp") as folder:
-    os.chdir(folder)
-    pathlib.Path("app.py").write_text(sys.argv[1])
-    __import__("app").main(*sys.argv[2:])
-"""
+KEEPER = """trap : INT TERM HUP; home=$(mktemp -d /tmp/poolfork-XXXXXXXX) && cd "$home" && printf %s "$APP" >app.py
+"$@"; code=$?; cd /; rm -rf "$home"; exit $code"""
+PROGRAM = "import sys, app; app.main(*sys.argv[1:])"
 address = database().render_as_string(hide_password=False)
 
 
 def run(*methods, at_import):
     """Default method, parent's backend, what each child found, parent's backend again, what a forked child found."""
-    environment = {**os.environ, "APP_DATABASE": address, "APP_IMPORT": at_import}
-    program = subprocess.run([sys.executable, "-c", PROGRAM, APP, *methods], env=environment, stdin=subprocess.DEVNULL,
-                             capture_output=True, text=True, timeout=240)  # fmt: skip
-    assert program.returncode == 0, f"the program failed: {program.stderr[-300:]}"
-    return json.loads(program.stdout)
+    command = ["sh", "-c", KEEPER, "keeper", sys.executable, "-c", PROGRAM, *methods]
+    environment = {**os.environ, "APP": APP, "APP_DATABASE": address, "APP_IMPORT": at_import}
+    program = subprocess.Popen(command, env=environment, start_new_session=True, text=True, stdin=subprocess.DEVNULL,
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE)  # fmt: skip
+    facts, errors = program.communicate(timeout=240)
+    assert program.returncode == 0, f"the program failed: {errors[-300:]}"
+    return json.loads(facts)
 
 
 # %%
