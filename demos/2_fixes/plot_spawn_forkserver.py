@@ -35,7 +35,7 @@ def throw_away_postgres():
     keeper = subprocess.Popen(["sh", "-c", script, "keeper", home / "pginstall/bin", folder], start_new_session=True,
                               stdin=subprocess.PIPE, stdout=subprocess.PIPE, **user)  # fmt: skip
     os.register_at_fork(after_in_child=keeper.stdin.close)  # the keeper waits for the parent alone
-    atexit.register(lambda: (keeper.stdin.close(), keeper.wait(10)))
+    atexit.register(lambda: (keeper.stdin.close(), keeper.wait(60)))
     if keeper.stdout.readline() != b"ready\n":
         raise OSError(f"PostgreSQL did not start: {pathlib.Path(folder, 'log').read_text()[-300:]}")
     return f"postgresql://postgres@/postgres?host={folder}"
