@@ -92,9 +92,13 @@ def address(site: pathlib.Path) -> Iterator[str]:
         server.shutdown()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """The machine's Chromium or Chrome, headless, with a profile of its own."""
+    """The machine's Chromium or Chrome, headless, with a profile of its own.
+
+    It must not outlive this module: Playwright keeps an event loop running in this thread, and
+    other modules fork and run loops of their own.
+    """
     found = next(filter(None, map(shutil.which, BROWSERS)), None)
     if found is None:
         needed = f"no browser: none of {', '.join(BROWSERS)} is on the PATH"
