@@ -166,6 +166,19 @@ def test_interrupted_build_leaves_no_process(restored: pathlib.Path, how: signal
     assert survivors(f"POOLFORK_TEST={marker}", 30) == []
 
 
+def test_build_after_an_interrupted_one_runs_what_was_begun(restored: pathlib.Path) -> None:
+    """A demo that was noted as run but has no page or picture yet is run again; nothing old is shown for it."""
+    gallery = restored / "doc" / "gallery"
+    assert build(restored).returncode == 0
+    (gallery / "1_corruption" / "images" / "thumb" / "sphx_glr_plot_goodbye_thumb.png").unlink(
+        missing_ok=True
+    )
+    (gallery / ".running").write_text("1_corruption/plot_goodbye.py\n")
+    done = build(restored)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "(1 run now, " in done.stdout.strip().splitlines()[-1]
+
+
 def test_every_block_of_every_page_holds(built: pathlib.Path) -> None:
     """make doctest: Sphinx's doctest builder against a real PostgreSQL."""
     done = build(built, "doctest")

@@ -24,6 +24,7 @@ from poolfork.servers import Server, ServerError, start_postgres
 ROOT = pathlib.Path(__file__).parent.parent.parent
 GALLERY = ROOT / "doc" / "gallery"
 NOTEBOOKS = ROOT / "doc" / "notebooks"
+RUNNING = GALLERY / ".running"  # the demos that the build under way has begun
 _server: Server | None = None
 
 
@@ -61,6 +62,21 @@ def stale_demos() -> list[pathlib.Path]:
     return [demo for demo in sorted((ROOT / "demos").glob("*/plot_*.py")) if not is_current(demo)]
 
 
+def forget_interrupted_runs() -> None:
+    """Have the demos run again that a build had begun and not finished.
+
+    Sphinx-Gallery notes a demo as run before it has written its page and its picture.
+    """
+    if RUNNING.exists():
+        for name in RUNNING.read_text().splitlines():
+            (GALLERY / f"{name}.md5").unlink(missing_ok=True)
+
+
+def note_end_of_gallery(app: Sphinx) -> None:
+    """All demos that this build began have their pages."""
+    RUNNING.unlink(missing_ok=True)
+
+
 def provide(app: Sphinx) -> None:
     """Set ``DATABASE_URL`` if this build is going to execute anything."""
     from executed_notebooks import stale_notebooks
@@ -68,7 +84,9 @@ def provide(app: Sphinx) -> None:
     drop_stale_results(app.config.poolfork_execute)
     if not app.config.poolfork_execute:
         return
+    forget_interrupted_runs()
     app.config.poolfork_demos_run = stale_demos()
+    RUNNING.write_text("".join(f"{d.relative_to(ROOT / 'demos')}\n" for d in app.config.poolfork_demos_run))
     if app.builder.name == "doctest" or app.config.poolfork_demos_run or stale_notebooks():
         database_url()
 
@@ -103,5 +121,6 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.add_config_value("poolfork_execute", True, "")
     app.add_config_value("poolfork_demos_run", [], "")
     app.connect("builder-inited", provide, priority=100)
+    app.connect("builder-inited", note_end_of_gallery, priority=600)
     app.connect("build-finished", stop, priority=100)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
