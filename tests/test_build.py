@@ -188,6 +188,7 @@ def test_every_block_of_every_page_holds(built: pathlib.Path) -> None:
 
 def test_downloads_of_the_site_are_the_demos(built: pathlib.Path) -> None:
     """What a page offers to download is the demo, byte for byte, and a notebook of it."""
+    assert build(built).returncode == 0  # other tests built from changed sources
     downloads = built / "build" / "html" / "_downloads"
     for demo in sorted((built / "demos").glob("*/plot_*.py")):
         offered = list(downloads.glob(f"*/{demo.name}"))
@@ -197,6 +198,7 @@ def test_downloads_of_the_site_are_the_demos(built: pathlib.Path) -> None:
 
 def test_downloaded_notebooks_run_alone(built: pathlib.Path, tmp_path: pathlib.Path) -> None:
     """The notebooks that Sphinx-Gallery makes of the demos run in an empty folder, without DATABASE_URL."""
+    assert build(built).returncode == 0
     notebooks = sorted((built / "build" / "html" / "_downloads").glob("*/plot_*.ipynb"))
     environment = {key: value for key, value in os.environ.items() if key != "DATABASE_URL"}
     done = subprocess.run(
