@@ -5,7 +5,7 @@ ONLY ?=
 RUN = .venv/bin/python
 export PYTHONDONTWRITEBYTECODE = 1
 .DEFAULT_GOAL := help
-.PHONY: help html table test doctest notebooks demos soak new-demo setup-block serve lab linkcheck lint lock inventories bench-build clean
+.PHONY: help html table measure publish-measurements test doctest notebooks demos soak new-demo setup-block serve lab linkcheck lint lock inventories bench-build clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -16,7 +16,14 @@ html:  ## set up, execute demos and notebooks, check their claims, write the sit
 
 table:  ## measure the truth table and the guard's ablation (minutes; remembered), for make html to show
 	@$(PYTHON) tools/bootstrap.py html
-	@$(RUN) tools/measure.py
+	@$(RUN) tools/measure.py table ablation
+
+measure:  ## measure all that the site's tables show, or ONLY=one of them, for make html to show
+	@$(PYTHON) tools/bootstrap.py html test
+	@$(RUN) tools/measure.py $(ONLY)
+
+publish-measurements:  ## keep in doc/measured what was measured last (all, or ONLY=one of them)
+	@$(RUN) tools/measure.py --publish $(ONLY)
 
 test:  ## set up and run the whole test suite, doctest included
 	@$(PYTHON) tools/bootstrap.py html test

@@ -20,6 +20,7 @@ extensions = [
     "throwaway",  # a PostgreSQL while something is executed
     "executed_notebooks",
     "sphinx_gallery.gen_gallery",
+    "measured",  # what the tables show, and of which day
     "truth_table",
     "symptoms",  # the index of error texts and its paste box
     "pictures",  # transcripts and counts become lane diagrams and bars
@@ -32,7 +33,7 @@ extensions = [
     "sphinx_copybutton",
 ]
 nitpicky = True
-exclude_patterns = ["_ext", "_inventories", "gallery/**/*.ipynb"]
+exclude_patterns = ["_ext", "_inventories", "measured", "gallery/**/*.ipynb"]
 
 # -- executed: demos, notebooks, and every block of every page -----------------
 

@@ -19,7 +19,7 @@ def ablation(
     """Measure the guard without each of its mechanisms in turn.
 
     Returns ``mechanisms``: for each name the list of cells that fail without it and do not fail with
-    the whole guard, ``measured`` (how many cells were) and ``versions`` as in `poolfork.table.table`.
+    the whole guard, ``cells`` (how many were measured) and ``versions`` as in `poolfork.table.table`.
     """
     names = {f"guard without {mechanism}": mechanism for mechanism in MECHANISMS}
     measured = table(
@@ -36,7 +36,7 @@ def ablation(
     count = sum(cell["outcome"] != "not-run" for cell in measured["cells"])
     return {
         "mechanisms": failing,
-        "measured": count,
+        "cells": count,
         "versions": measured["versions"],
         "not_run": measured["not_run"],
     }

@@ -1,51 +1,95 @@
-"""Measure the truth table and the guard's ablation: ``measure.py`` writes build/truth-table.json and build/ablation.json.
+"""Measure what the site's tables show: ``measure.py [NAME ...]`` writes build/NAME.json; ``--publish`` keeps it.
 
-Cells that were measured with the same code and versions are not measured again. The ablation runs on one
-driver of each kind: libpq's, one whose destructor says goodbye, one on asyncio.
+Every ``tools/measure_NAME.py`` is one measurement: ``FILES`` are the globs of what it depends on (its fingerprint
+covers them), ``measure(progress)`` returns what was measured, with ``versions`` and ``measured`` (the day).
+``--publish`` copies build/NAME.json to doc/measured/NAME.json, which the site shows, with its date and as
+such, where a build has not measured for itself. Without a name, everything is measured.
 """
 
 from __future__ import annotations
 
+import argparse
+import datetime
+import functools
 import hashlib
+import importlib
 import json
 import os
 import pathlib
 import signal
 import sys
+from types import ModuleType
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-ABLATED = ("psycopg2", "mysqldb", "asyncpg")
+BUILD, PUBLISHED = ROOT / "build", ROOT / "doc" / "measured"
+if str(ROOT) not in sys.path:
+    sys.path.insert(0, str(ROOT))
 
 
-def fingerprint() -> str:
-    """What the tables depend on: the code that measures, the packages, the Python; a hexadecimal digest."""
-    files = [*sorted((ROOT / "poolfork").rglob("*.py")), ROOT / "requirements" / "html.txt"]
-    return hashlib.sha256(
-        "\0".join([sys.version, *(file.read_text() for file in files)]).encode()
-    ).hexdigest()
+def measurements() -> list[str]:
+    """The names of all measurements, in alphabetical order."""
+    return sorted(file.stem[len("measure_") :] for file in (ROOT / "tools").glob("measure_*.py"))
+
+
+def measurement(name: str) -> ModuleType:
+    """The module that measures; LookupError names what there is."""
+    if name not in measurements():
+        raise LookupError(f"there is no measurement {name}; there are: {', '.join(measurements())}")
+    return importlib.import_module(f"measure_{name}")
+
+
+@functools.cache
+def fingerprint(name: str) -> str:
+    """What a measurement depends on: the code that measures, the packages; a hexadecimal digest."""
+    globs = [f"tools/measure_{name}.py", *measurement(name).FILES]
+    files = sorted({file for pattern in globs for file in ROOT.glob(pattern) if file.is_file()})
+    told = (f"{file.relative_to(ROOT)}\0{hashlib.sha256(file.read_bytes()).hexdigest()}" for file in files)
+    return hashlib.sha256("\0".join(told).encode()).hexdigest()
+
+
+def publish(name: str) -> None:
+    """Keep what was measured in the repository."""
+    file = BUILD / f"{name}.json"
+    if not file.exists():
+        raise LookupError(f"{name} was not measured yet: make measure ONLY={name}")
+    data = json.loads(file.read_text())
+    if data["fingerprint"] != fingerprint(name):
+        raise LookupError(f"{name} was measured with other code than today's: make measure ONLY={name}")
+    PUBLISHED.mkdir(exist_ok=True)
+    (PUBLISHED / file.name).write_text(json.dumps(data, indent=0, ensure_ascii=False) + "\n")
+    print(f"Kept doc/measured/{file.name}", file=sys.stderr)
+
+
+def measure(name: str) -> None:
+    """Measure and write build/NAME.json."""
+    from poolfork.cli import progress_bar
+
+    now, module = fingerprint(name), measurement(name)  # before: what is changed meanwhile is not measured
+    print(f"Measuring {name}", file=sys.stderr)
+    found = module.measure(progress_bar(sys.stderr))
+    found = (
+        {"measured": f"{datetime.date.today():%Y-%m-%d}"}
+        | found
+        | {"fingerprint": now, "python": sys.version}
+    )
+    BUILD.mkdir(exist_ok=True)
+    (BUILD / f"{name}.json").write_text(json.dumps(found))
+    print(f"\nWrote build/{name}.json", file=sys.stderr)
 
 
 def main() -> int:
-    """Write both files; returns the exit code."""
-    from poolfork.ablation import ablation
-    from poolfork.cli import progress_bar
+    """The command line; returns the exit code."""
     from poolfork.servers import ServerError
-    from poolfork.table import table
 
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("name", nargs="*", help=f"one of {', '.join(measurements())} (default: all)")
+    parser.add_argument("--publish", action="store_true", help="keep in doc/measured what was measured")
+    asked = parser.parse_args()
     os.environ.pop("DATABASE_URL", None)
-    build, now = ROOT / "build", fingerprint()
     try:
-        for name in "truth-table", "ablation":
-            os.environ["XDG_CACHE_HOME"] = str(build / "cache" / name)
-            print(f"Measuring {name}", file=sys.stderr)
-            bar = progress_bar(sys.stderr)
-            measured = (
-                table(progress=bar) if name == "truth-table" else ablation(drivers=ABLATED, progress=bar)
-            )
-            (build / f"{name}.json").write_text(json.dumps(measured | {"fingerprint": now}))
-            print(f"\nWrote build/{name}.json", file=sys.stderr)
-    except ServerError as error:
+        for name in asked.name or measurements():
+            (publish if asked.publish else measure)(name)
+    except (ServerError, LookupError) as error:
         print(error, file=sys.stderr)
         return 2
     return 0

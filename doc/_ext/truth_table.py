@@ -1,7 +1,6 @@
 """Renders the truth table and the guard's ablation: summary, one table a driver, probes.
 
-``make table`` measures them (`tools/measure.py`). What was measured with other code or other
-packages is not shown.
+``make table`` measures them (`tools/measure.py`); each says when and with what (`measured`).
 """
 
 from __future__ import annotations
@@ -14,36 +13,15 @@ from collections.abc import Iterable
 from html import escape
 from typing import Any
 
-import measure
 from docutils import nodes
+from measured import load, note
 from pictures import badge
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 from throwaway import ROOT
 
-TABLE = ROOT / "build" / "truth-table.json"
-ABLATION = ROOT / "build" / "ablation.json"
 PAGES = {"truth-table", "guard"}  # those that load the stylesheet and the filters
 Cell = dict[str, Any]
-
-
-def load(file: pathlib.Path = TABLE) -> dict[str, Any] | None:
-    """What ``make table`` measured with today's code and packages; None if it did not."""
-    if not file.exists():
-        return None
-    measured: dict[str, Any] = json.loads(file.read_text())
-    return measured if measured["fingerprint"] == measure.fingerprint() else None
-
-
-def note_measured(app: Sphinx, config: Any) -> None:
-    """Have the pages read again when other tables were measured since they were."""
-    config.poolfork_measured = " ".join(str(f.stat().st_mtime_ns) for f in (TABLE, ABLATION) if load(f))
-
-
-def not_measured() -> list[nodes.Node]:
-    """What a page says in a build before ``make table``."""
-    text = "Not measured in this build. It takes minutes, once: make table, then make html."
-    return [nodes.note("", nodes.paragraph("", text))]
 
 
 def row_name(cell: Cell) -> str:
@@ -174,15 +152,15 @@ class TruthTable(SphinxDirective):
 
     def run(self) -> list[nodes.Node]:
         """The part's nodes; a sentence where nothing was measured."""
-        table = load()
-        if table is None:
-            return not_measured()
+        part, found = self.arguments[0], load("table")
+        if found is None:
+            return note("table") if part == "versions" else []
+        table = found.data
         cells: list[Cell] = table["cells"]
-        part = self.arguments[0]
         if part == "summary":
             return [raw(summary_html(cells))]
         if part == "drivers":
-            found: list[nodes.Node] = [raw(filters_html(cells))]
+            parts: list[nodes.Node] = [raw(filters_html(cells))]
             versions = table["versions"].get("drivers", {})
             for driver in names(cells, "driver"):
                 section = nodes.section(ids=[f"driver-{driver}"], names=[f"driver-{driver}"])
@@ -190,10 +168,10 @@ class TruthTable(SphinxDirective):
                 section += raw(
                     driver_html(driver, [c for c in cells if c["driver"] == driver], versions.get(driver, {}))
                 )
-                found.append(section)
-            return found
+                parts.append(section)
+            return parts
         if part == "versions":
-            return [raw(versions_html(table))]
+            return [*note("table"), raw(versions_html(table))]
         if part == "not-run":
             return [raw(not_run_html(table))]
         raise self.error(f"no such part of the truth table: {part}")
@@ -241,7 +219,7 @@ def not_run_html(table: dict[str, Any]) -> str:
         for what, why, how in rows
     )
     return scroller(
-        '<table class="truth not-run"><caption>Not run in this build.</caption><thead><tr><th scope="col">what</th>'
+        '<table class="truth not-run"><caption>Not run.</caption><thead><tr><th scope="col">what</th>'
         f'<th scope="col">why</th><th scope="col">what would make it run</th></tr></thead><tbody>{body}</tbody></table>',
         "What was not run",
     )
@@ -254,12 +232,12 @@ class Ablation(SphinxDirective):
 
     def run(self) -> list[nodes.Node]:
         """A sentence with the count, and the cells; all mechanisms at once for ``summary``."""
-        measured = load(ABLATION)
+        measured = load("ablation")
         if measured is None:
-            return not_measured() if self.arguments[0] == "summary" else []
-        mechanisms: dict[str, list[Cell]] = measured["mechanisms"]
+            return note("ablation") if self.arguments[0] == "summary" else []
+        mechanisms: dict[str, list[Cell]] = measured.data["mechanisms"]
         if self.arguments[0] == "summary":
-            return [raw(ablation_html(mechanisms, measured["measured"]))]
+            return [*note("ablation"), raw(ablation_html(mechanisms, measured.data["cells"]))]
         if self.arguments[0] not in mechanisms:
             raise self.error(f"the guard has no mechanism {self.arguments[0]}")
         return [raw(failing_html(self.arguments[0], mechanisms[self.arguments[0]]))]
@@ -285,7 +263,7 @@ def ablation_html(mechanisms: dict[str, list[Cell]], measured: int) -> str:
 def failing_html(mechanism: str, cells: list[Cell]) -> str:
     """Which cells fail without a mechanism, each with its outcome."""
     if not cells:
-        return f"<p><b>Without {mechanism}:</b> no cell measured in this build fails.</p>"
+        return f"<p><b>Without {mechanism}:</b> no cell measured fails.</p>"
     items = "".join(
         f"<li>{badge(cell['outcome'])} {escape(row_name(cell))}, {escape(cell['driver'])}</li>"
         for cell in cells
@@ -319,8 +297,9 @@ class Probes(SphinxDirective):
 
 def offer_downloads(app: Sphinx, exception: Exception | None) -> None:
     """Put the JSON, and the cells as CSV, beside the page."""
-    if exception is not None or app.builder.format != "html" or (table := load()) is None:
+    if exception is not None or app.builder.format != "html" or (found := load("table")) is None:
         return
+    table = found.data
     folder = pathlib.Path(app.outdir)
     (folder / "truth-table.json").write_text(json.dumps(table, indent=1))
     columns = ["driver", "hazard", "variant", "recipe", "outcome", "runs", "detail", "seconds", "measured"]
@@ -339,8 +318,6 @@ def dress(app: Sphinx, pagename: str, templatename: str, context: dict[str, Any]
 
 def setup(app: Sphinx) -> dict[str, Any]:
     """The directives, the downloads, and what the pages load."""
-    app.add_config_value("poolfork_measured", "", "env")
-    app.connect("config-inited", note_measured)
     app.add_directive("truth-table", TruthTable)
     app.add_directive("probes", Probes)
     app.add_directive("ablation", Ablation)

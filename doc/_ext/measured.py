@@ -1,0 +1,74 @@
+"""What was measured: by this checkout (build/NAME.json, `tools/measure.py`), else as published (doc/measured/).
+
+A page shows whichever there is and says which: a figure of another day, or of other code, is never shown
+as this build's.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import pathlib
+import sys
+from typing import Any
+
+import measure
+from docutils import nodes
+from sphinx.application import Sphinx
+
+
+@dataclasses.dataclass(frozen=True)
+class Measurement:
+    """What a measurement found: ``data``, whether this checkout measured it (``fresh``), and a sentence on that."""
+
+    data: dict[str, Any]
+    fresh: bool
+    says: str
+
+
+def files(name: str) -> list[pathlib.Path]:
+    """Where a measurement can be: this checkout's own, then the published one."""
+    return [folder / f"{name}.json" for folder in (measure.BUILD, measure.PUBLISHED)]
+
+
+def load(name: str) -> Measurement | None:
+    """The measurement of that name; None where it was neither made here nor published."""
+    own, published = files(name)
+    code, again = measure.fingerprint(name), f"make measure ONLY={name}"
+    if own.exists():
+        data = json.loads(own.read_text())
+        if data["fingerprint"] == code and data["python"] == sys.version:
+            return Measurement(data, True, f"Measured by this checkout on {data['measured']}.")
+    if not published.exists():
+        return None
+    data = json.loads(published.read_text())
+    how = "with this code" if data["fingerprint"] == code else "with earlier code"
+    says = f"Measured on {data['measured']}, {how}, on another machine; to measure on yours: {again}, then make html."
+    return Measurement(data, False, says)
+
+
+def note(name: str) -> list[nodes.Node]:
+    """The sentence on where the figures come from, as a node for the page."""
+    found = load(name)
+    if found is None:
+        return [
+            nodes.note(
+                "", nodes.paragraph("", f"Not measured yet: make measure ONLY={name}, then make html.")
+            )
+        ]
+    return [nodes.paragraph("", found.says, classes=["measured"])]
+
+
+def note_measured(app: Sphinx, config: Any) -> None:
+    """Have all pages read again when something was measured, or published, since they were."""
+    stamps = [
+        f"{f.name}{f.stat().st_mtime_ns}" for n in measure.measurements() for f in files(n) if f.exists()
+    ]
+    config.poolfork_measured = " ".join(stamps)
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    """One value that changes when a measurement does."""
+    app.add_config_value("poolfork_measured", "", "env")
+    app.connect("config-inited", note_measured)
+    return {"parallel_read_safe": True, "parallel_write_safe": True, "version": "1"}

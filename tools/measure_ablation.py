@@ -1,0 +1,20 @@
+"""The guard's ablation, on one driver of each kind: libpq's, one whose destructor says goodbye, one on asyncio."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+FILES = ("poolfork/**/*.py", "requirements/html.txt")
+CACHE = pathlib.Path(__file__).resolve().parent.parent / "build" / "cache"
+DRIVERS = ("psycopg2", "mysqldb", "asyncpg")
+
+
+def measure(progress: Callable[..., None]) -> dict[str, Any]:
+    """Switch off one mechanism after the other and measure all cells."""
+    from poolfork.ablation import ablation
+
+    os.environ["XDG_CACHE_HOME"] = str(CACHE / "ablation")
+    return ablation(drivers=DRIVERS, progress=progress)
