@@ -22,11 +22,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from sqlalchemy import make_url
+
 _POSTGRES = r"""
 trap '' INT TERM HUP
 cd "$2" || exit 1
 "$1/initdb" -D data -U postgres --auth-local=trust $INITDB --no-sync --no-locale -E UTF8 >log 2>&1 &&
-"$1/pg_ctl" -D data -w -t 30 -l log -o "-k '$2' -c fsync=off -c max_connections=200 $POSTGRES" start >>log 2>&1 &&
+"$1/pg_ctl" -D data -w -t 30 -l log -o "-k '$2' -c fsync=off $POSTGRES" start >>log 2>&1 &&
 echo ready || echo failed
 cat >/dev/null
 "$1/pg_ctl" -D data -w -t 10 -m immediate stop >/dev/null 2>&1
@@ -90,6 +92,21 @@ wait $server 2>/dev/null
 cd / && rm -rf "$2"
 """
 
+
+_PGBOUNCER = r"""
+trap '' INT TERM HUP
+cd "$2" || exit 1
+"$1" pgbouncer.ini >log 2>&1 &
+server=$!
+tries=0
+until [ -S .s.PGSQL.6432 ] || [ $tries = 200 ] || ! kill -0 $server 2>/dev/null
+do sleep 0.05; tries=$((tries + 1)); done
+[ -S .s.PGSQL.6432 ] && kill -0 $server 2>/dev/null && echo ready || echo failed
+cat >/dev/null
+kill -9 $server 2>/dev/null
+wait $server 2>/dev/null
+cd / && rm -rf "$2"
+"""
 
 _FOLDER = r"""
 trap '' INT TERM HUP
@@ -161,7 +178,18 @@ def mariadb_home() -> pathlib.Path | None:
     return pathlib.Path(found).parent if found and shutil.which("mariadb-install-db", path=places) else None
 
 
-def start_postgres(home: pathlib.Path | None = None, *, tcp: bool = False) -> Server:
+def pgbouncer_program() -> pathlib.Path | None:
+    """``pgbouncer``, under Debian's /usr/sbin too, or None."""
+    places = (
+        os.environ.get("PATH", os.defpath) + ":/usr/sbin:/usr/local/sbin:/opt/homebrew/bin:/usr/local/bin"
+    )
+    found = shutil.which("pgbouncer", path=places)
+    return pathlib.Path(found) if found else None
+
+
+def start_postgres(
+    home: pathlib.Path | None = None, *, tcp: bool = False, max_connections: int = 200
+) -> Server:
     """Start a PostgreSQL, the wheel's unless ``home`` names another; raises `ServerError`.
 
     It listens on a Unix socket; with ``tcp`` also on the loopback, with a password and, where the
@@ -192,6 +220,7 @@ def start_postgres(home: pathlib.Path | None = None, *, tcp: bool = False) -> Se
                     site / part, folder / part, symlinks=True, ignore=shutil.ignore_patterns("include")
                 )
         home = folder / programs
+    settings["POSTGRES"] += f" -c max_connections={max_connections}"
     server = _keep(
         _POSTGRES,
         home / "bin",
@@ -249,10 +278,37 @@ def start_sqlite() -> Server:
     return _keep(_FOLDER, folder, folder, f"sqlite:///{folder}", {})
 
 
+def start_pgbouncer(url: str, **settings: str | int) -> Server:
+    """Start a PgBouncer before the PostgreSQL that a `Server` URL names; raises `ServerError`.
+
+    ``settings`` go into the section ``[pgbouncer]`` of its configuration (``pool_mode="transaction"``,
+    ``default_pool_size=5``). Who enters its folder is let in and speaks to the server as the URL's user.
+    """
+    program = pgbouncer_program()
+    if program is None:
+        raise ServerError("No PgBouncer here: install it (on Debian: apt-get install pgbouncer).")
+    behind = make_url(url)
+    folder = _folder()
+    words = {
+        "host": behind.query.get("host") or behind.host,
+        "port": behind.query.get("port") or behind.port or 5432,
+        "user": behind.username,
+        "password": behind.password,
+    }
+    fixed = {"listen_port": 6432, "unix_socket_dir": folder, "auth_type": "any", "pidfile": folder / "pid"}
+    lines = ["[databases]", "* = " + " ".join(f"{key}={word}" for key, word in words.items() if word)]
+    lines += ["[pgbouncer]", *(f"{name} = {value}" for name, value in (fixed | settings).items())]
+    (folder / "pgbouncer.ini").write_text("\n".join(lines) + "\n")
+    own = f"postgresql://{behind.username}@/{behind.database}?host={folder}&port=6432"
+    return _keep(_PGBOUNCER, program, folder, own, {})
+
+
 @contextmanager
-def postgres(home: pathlib.Path | None = None, *, tcp: bool = False) -> Iterator[Server]:
+def postgres(
+    home: pathlib.Path | None = None, *, tcp: bool = False, max_connections: int = 200
+) -> Iterator[Server]:
     """A throw-away PostgreSQL for the length of a ``with`` block; see `start_postgres`."""
-    server = start_postgres(home, tcp=tcp)
+    server = start_postgres(home, tcp=tcp, max_connections=max_connections)
     try:
         yield server
     finally:
@@ -263,6 +319,16 @@ def postgres(home: pathlib.Path | None = None, *, tcp: bool = False) -> Iterator
 def mariadb() -> Iterator[Server]:
     """A throw-away MariaDB for the length of a ``with`` block; raises `ServerError`."""
     server = start_mariadb()
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+@contextmanager
+def pgbouncer(url: str, **settings: str | int) -> Iterator[Server]:
+    """A throw-away PgBouncer for the length of a ``with`` block; see `start_pgbouncer`."""
+    server = start_pgbouncer(url, **settings)
     try:
         yield server
     finally:
