@@ -1,0 +1,33 @@
+# /// script
+# dependencies = ["gunicorn", "psycopg[binary]", "sqlalchemy>=2.0"]
+# ///
+"""A WSGI app that uses its pool while it is imported.
+
+Run it with ``gunicorn --preload --workers 4 app:app`` and DATABASE_URL set (postgresql+psycopg://...),
+then ``python load.py http://127.0.0.1:8000``.
+"""
+
+import os
+from functools import partial
+
+import sqlalchemy as sa
+
+engine = sa.create_engine(os.environ["DATABASE_URL"])
+recipe = os.environ.get("RECIPE", "nothing")  # nothing, at-fork, guard; hook: in gunicorn.conf.py
+if recipe == "at-fork":
+    os.register_at_fork(after_in_child=partial(engine.dispose, close=False))
+if recipe == "guard":
+    import poolfork
+
+    poolfork.guard(engine)
+
+with engine.connect() as connection:  # the first use, wherever this module is imported
+    connection.execute(sa.text("SELECT 1"))
+
+
+def app(environ, start_response):
+    number = environ["QUERY_STRING"].removeprefix("n=")
+    with engine.connect() as connection:
+        answer = connection.scalar(sa.text("SELECT CAST(:n AS text)"), {"n": number})
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [answer.encode()]

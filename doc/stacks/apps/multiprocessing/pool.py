@@ -1,0 +1,54 @@
+# /// script
+# dependencies = ["psycopg[binary]", "sqlalchemy>=2.0"]
+# ///
+"""multiprocessing.Pool with a pool of connections that its parent has used: ``python pool.py fork``.
+
+DATABASE_URL names the database (postgresql+psycopg://...).
+"""
+
+import collections
+import multiprocessing
+import os
+import sys
+from functools import partial
+
+import sqlalchemy as sa
+
+engine = sa.create_engine(os.environ["DATABASE_URL"])
+recipe = os.environ.get("RECIPE", "nothing")  # nothing, at-fork, hook, guard
+if recipe == "at-fork":
+    os.register_at_fork(after_in_child=partial(engine.dispose, close=False))
+if recipe == "guard":
+    import poolfork
+
+    poolfork.guard(engine)
+
+
+def start_worker():
+    """The hook: Pool(initializer=start_worker) runs it in every worker, before its first task."""
+    engine.dispose(close=False)
+
+
+def ask(number):
+    try:
+        with engine.connect() as connection:
+            answer = connection.scalar(sa.text("SELECT CAST(:n AS integer)"), {"n": number})
+        return "right" if answer == number else "wrong-row"
+    except sa.exc.SQLAlchemyError:
+        return "error"
+
+
+if __name__ == "__main__":
+    with engine.connect() as connection:  # the first use, in the parent
+        connection.execute(sa.text("SELECT 1"))
+    context = multiprocessing.get_context(sys.argv[1])
+    counts = collections.Counter({"right": 0, "wrong-row": 0, "error": 0, "hang": 0})
+    with context.Pool(4, initializer=start_worker if recipe == "hook" else None) as workers:
+        pending = [workers.apply_async(ask, [number]) for number in range(240)]
+        for one in pending:
+            try:
+                counts[one.get(timeout=5)] += 1
+            except multiprocessing.TimeoutError:
+                counts["hang"] += 1
+                break  # one wait of five seconds is enough of a proof
+    print(" | ".join(f"{word} {count}" for word, count in counts.items()))

@@ -1,0 +1,29 @@
+"""gunicorn: workers are forked from the master; --preload imports the app before that."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+from stacks.kit import Stack
+
+
+def command(*options: str) -> Callable[[int], list[str]]:
+    """The command line with these options."""
+    start = [sys.executable, "-m", "gunicorn", "--workers", "4"]
+    return lambda port: [*start, "--bind", f"127.0.0.1:{port}", *options, "app:app"]
+
+
+def stack(setting: str, *options: str, respawn: bool = False) -> Stack:
+    """gunicorn with these options."""
+    return Stack(
+        name="gunicorn", setting=setting, app="gunicorn", command=command(*options), needs=("gunicorn",),
+        package="gunicorn", hook="post_fork", web=True, respawn=respawn,
+    )  # fmt: skip
+
+
+STACKS = [
+    stack("sync workers"),
+    stack("sync workers, --preload", "--preload", respawn=True),
+    stack("threads, --preload", "--preload", "--worker-class", "gthread", "--threads", "4"),
+]
