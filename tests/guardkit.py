@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import faulthandler
 import gc
 import os
 import pickle
@@ -73,6 +74,7 @@ class Child:
             return
         try:
             signal.signal(signal.SIGALRM, signal.SIG_DFL)
+            faulthandler.register(signal.SIGALRM, file=2, chain=True)  # where it hung, and then its end
             signal.alarm(BOUND)
             try:
                 answer = (True, function())
