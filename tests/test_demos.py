@@ -98,6 +98,33 @@ def test_downloaded_demo_runs_alone(demo: pathlib.Path, tmp_path: pathlib.Path) 
     assert survivors(marker) == []
 
 
+def test_demo_that_misses_its_server_says_so_and_claims_nothing(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without mariadbd a demo of MariaDB passes, says "not-run" at each step, and is not counted as holding."""
+    monkeypatch.syspath_prepend(str(ROOT / "doc" / "_ext"))
+    import claims
+
+    source = (ROOT / "demos" / "3_limits" / "plot_normal_exit.py").read_text()
+    assert source.count('which("mariadbd"') == 1
+    demo = tmp_path / "plot_normal_exit.py"
+    demo.write_text(source.replace('which("mariadbd"', 'which("no-such-mariadbd"'))
+    done = subprocess.run(
+        [sys.executable, demo], env=environment(), stdin=subprocess.DEVNULL, capture_output=True, text=True,
+        timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    seen = [line.split("|")[2].strip() for line in done.stdout.splitlines() if line.count("|") == 2]
+    reason = "no mariadbd here; on Debian: apt-get install mariadb-server-core"
+    assert seen == [f"not-run: {reason}", "not-run", "not-run", "not-run"]
+    monkeypatch.setattr(claims, "GALLERY", tmp_path)
+    monkeypatch.setattr(claims, "ROOT", tmp_path)
+    (tmp_path / "plot_normal_exit.rst").write_text(f"{source}\n{done.stdout}")
+    assert claims.not_run(tmp_path / "demos" / "plot_normal_exit.py") == reason
+    (tmp_path / "plot_normal_exit.rst").write_text(source)
+    assert claims.not_run(tmp_path / "demos" / "plot_normal_exit.py") == ""
+
+
 @pytest.mark.parametrize(
     ("url", "says"),
     [

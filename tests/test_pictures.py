@@ -105,6 +105,12 @@ def test_lanes_say_the_transcript_as_a_table() -> None:
     assert [tag.get_text() for tag in table.select(".outcome")] == ["ok", "hang"]
 
 
+def test_lanes_do_not_call_measured_what_was_not_run() -> None:
+    """The caption of a demo that was not run says so."""
+    steps = [pictures.Step("server", "starts", "not-run", "no server")]
+    assert "not run in this build" in pictures.lanes_html(steps, pictures.lanes_of(steps), 1)
+
+
 def test_bars_share_one_scale_and_say_every_number() -> None:
     """The longest bar fills the width; a count of zero has a word and no segment."""
     bars = [bar for bar in map(pictures.bar, ["a | right 4 | hang 0", "b | right 1 | error 1"]) if bar]

@@ -8,8 +8,9 @@ import time
 from typing import Any
 
 import nbformat
+import pictures
 from sphinx.application import Sphinx
-from throwaway import ROOT
+from throwaway import GALLERY, ROOT
 
 READING_ORDER = [
     *("one_socket", "crossed_answers", "storm", "lost_commit", "wire", "goodbye"),
@@ -49,16 +50,26 @@ def failures(app: Sphinx) -> list[str]:
     ]
 
 
+def not_run(demo: pathlib.Path) -> str:
+    """Why a demo did not run on this machine, as it said itself; "" if it ran, and its claims hold."""
+    page = GALLERY / demo.relative_to(ROOT / "demos").with_suffix(".rst")
+    steps = map(pictures.step, map(str.strip, page.read_text().splitlines()) if page.exists() else ())
+    return next((step.sees for step in steps if step and step.outcome == "not-run"), "")
+
+
 def summary(app: Sphinx) -> str:
-    """The line that ends a build: what ran, what was checked, how long it took, where to look."""
+    """What ends a build: what was not run and why; what ran, what was checked, how long, where to look."""
     demos = sorted((ROOT / "demos").glob("*/plot_*.py"))
+    missed = {demo: reason for demo in demos if (reason := not_run(demo))}
+    demos = [demo for demo in demos if demo not in missed]
     notebooks = sorted((ROOT / "notebooks").glob("*.ipynb"))
     total = sum(claims(demo.read_text()) for demo in demos)
     for notebook in notebooks:
         cells = nbformat.read(notebook, as_version=4).cells
         total += sum(claims(cell.source) for cell in cells if cell.cell_type == "code")
-    run = len(app.config.poolfork_demos_run) + len(app.config.poolfork_notebooks_run)
-    return (
+    run = len({*app.config.poolfork_demos_run} - {*missed}) + len(app.config.poolfork_notebooks_run)
+    told = "".join(f"Not run here: {d.relative_to(ROOT)}: {reason}\n" for d, reason in missed.items())
+    return told + (
         f"{len(demos)} demos and {len(notebooks)} notebooks hold ({run} run now, "
         f"{len(demos) + len(notebooks) - run} unchanged), {total} claims checked, "
         f"{time.monotonic() - _began:.0f} s: open {pathlib.Path(app.outdir, 'index.html')}"

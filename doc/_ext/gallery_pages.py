@@ -8,10 +8,12 @@ import re
 import tomllib
 from typing import Any
 
+from claims import not_run
 from docutils import nodes
 from pictures import Fold, badge, bar, lanes_of, rails, step
 from sphinx import addnodes
 from sphinx.application import Sphinx
+from throwaway import ROOT
 
 SETUP = "# Set-up, the same in every demo"
 FOLDED = "Set-up: a throw-away PostgreSQL and a forked child (the same in every demo)"
@@ -85,6 +87,9 @@ def downloads_first(app: Sphinx, doctree: nodes.document, demo: pathlib.Path) ->
         i for i, node in enumerate(section) if isinstance(node, Fold | nodes.literal_block | nodes.rubric)
     )
     section.insert(end, nodes.container("", get, run, why, classes=["run-it"]))
+    if reason := not_run(demo):
+        text = f"Not run here: {reason}. Nothing on this page was measured in this build."
+        section.insert(1, nodes.warning("", nodes.paragraph("", text)))
 
 
 def thumbnail(page: pathlib.Path) -> str:
@@ -152,7 +157,9 @@ def arrange(app: Sphinx, doctree: nodes.document) -> None:
         claims_as_index(app, doctree)
     else:
         fold_setup(doctree)
-        downloads_first(app, doctree, pathlib.Path(app.srcdir, docname + ".py"))
+        downloads_first(
+            app, doctree, ROOT / "demos" / f"{pathlib.PurePath(docname).relative_to('gallery')}.py"
+        )
 
 
 def setup(app: Sphinx) -> dict[str, Any]:

@@ -118,7 +118,8 @@ def lanes_html(steps: Sequence[Step], lanes: Sequence[str], first: int) -> str:
     if last - first > 1:
         caption = f"Steps {first} to {last}"
     if first == 1:
-        caption += ", as measured in this build. Time runs down"
+        ran = all(step.outcome != "not-run" for step in steps)
+        caption += f", {'as measured' if ran else 'not run'} in this build. Time runs down"
         caption += "; an arrow is something said on a wire." if any(s.way for s in steps) else "."
     heads = "".join(f'<i style="--at:{i}">{lane}</i>' for i, lane in enumerate(lanes))
     rows = "".join(

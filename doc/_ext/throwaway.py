@@ -19,7 +19,7 @@ from sphinx.application import Sphinx
 from sphinx.errors import ExtensionError
 from sphinx_gallery.gen_rst import get_md5sum, md5sum_is_current
 
-from poolfork.servers import Server, ServerError, start_postgres
+from poolfork.servers import Server, ServerError, mariadb_home, start_postgres
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 GALLERY = ROOT / "doc" / "gallery"
@@ -32,6 +32,7 @@ def fingerprint(execute: bool) -> str:
     """What every executed result depends on besides its own source, as a hexadecimal digest."""
     parts = [str(execute), sys.version, os.environ.get("DATABASE_URL", "")]
     parts += [file.read_text() for file in (ROOT / "requirements").glob("*.txt")]
+    parts += [(ROOT / "poolfork" / "guard.py").read_text(), str(mariadb_home())]  # what demos find here
     parts += [
         pathlib.Path(__file__).with_name(name).read_text()
         for name in ("throwaway.py", "executed_notebooks.py")
