@@ -12,7 +12,7 @@ A program that embeds Python can fork without it: uWSGI forks its workers in C, 
 """
 
 # Set-up, the same in every demo: a PostgreSQL to break, and a child that tells what it saw.
-import atexit, importlib.util, multiprocessing, os, pathlib, pwd, shutil, subprocess, sys, tempfile
+import atexit, importlib.util, multiprocessing, os, pathlib, pwd, shutil, signal, subprocess, sys, tempfile
 import sqlalchemy as sa
 
 fork = multiprocessing.get_context("fork")  # by name: since Python 3.14 the default is another
@@ -69,6 +69,7 @@ def in_child(work, *args, bound=10):
     """Run work(*args) in a forked child that leaves by os._exit; return its answer, or its error as text."""
 
     def run():
+        signal.alarm(120)  # ends a child that hangs when no parent is left to do it
         try:
             answer.send(work(*args))
         except Exception as error:
@@ -98,7 +99,7 @@ def tell(who, does, sees=""):
 import ctypes, weakref
 
 PID = sa.text("SELECT pg_backend_pid()")
-engine, calls = sa.create_engine(database()), []
+engine, calls = sa.create_engine(database(tls=False)), []  # TLS fails in ways of its own
 after_fork = weakref.WeakSet([engine])
 
 

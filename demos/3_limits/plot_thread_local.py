@@ -11,7 +11,7 @@ The child touches nothing: its garbage collector runs, as in any child that live
 """
 
 # Set-up, the same in every demo: a PostgreSQL to break, and a child that tells what it saw.
-import atexit, importlib.util, multiprocessing, os, pathlib, pwd, shutil, subprocess, sys, tempfile
+import atexit, importlib.util, multiprocessing, os, pathlib, pwd, shutil, signal, subprocess, sys, tempfile
 import sqlalchemy as sa
 
 fork = multiprocessing.get_context("fork")  # by name: since Python 3.14 the default is another
@@ -68,6 +68,7 @@ def in_child(work, *args, bound=10):
     """Run work(*args) in a forked child that leaves by os._exit; return its answer, or its error as text."""
 
     def run():
+        signal.alarm(120)  # ends a child that hangs when no parent is left to do it
         try:
             answer.send(work(*args))
         except Exception as error:
@@ -96,7 +97,7 @@ def tell(who, does, sees=""):
 
 import gc, threading, types, uuid, weakref
 
-engine = sa.create_engine(database("create"))
+engine = sa.create_engine(database("create", tls=False))  # TLS fails in ways of its own
 after_fork = weakref.WeakSet([engine])
 os.register_at_fork(after_in_child=lambda: [engine.dispose(close=False) for engine in after_fork])
 
