@@ -26,6 +26,7 @@ extensions = [
     "pictures",  # transcripts and counts become lane diagrams and bars
     "gallery_pages",
     "site_pages",
+    "for_machines",  # previews of links, sitemap, llms.txt, the feed, pages that moved
     "claims",  # the last line of a build
     "myst_nb",
     "sphinx.ext.doctest",
@@ -75,8 +76,15 @@ templates_path = ["doc/_templates"]
 html_static_path = ["doc/_static"]
 html_favicon = "doc/_static/favicon.svg"
 html_css_files = ["poolfork.css"]
-html_baseurl = os.environ.get("READTHEDOCS_CANONICAL_URL", "")
+html_baseurl = os.environ.get("READTHEDOCS_CANONICAL_URL", "https://poolfork.readthedocs.io/en/latest/")
+poolfork_moved: dict[str, str] = {}  # a page that moves leaves its old name here: {"old": "new"}
 html_last_updated_fmt = "%Y-%m-%d"
 html_copy_source = False
 copybutton_prompt_text = r">>> |\.\.\. |\$ "
 copybutton_prompt_is_regexp = True
+
+# -- as a book ----------------------------------------------------------------------
+
+epub_show_urls = "no"
+epub_css_files = ["epub.css"]
+epub_exclude_files = ["search.html", "_static/favicon.svg"]
