@@ -86,5 +86,5 @@ copybutton_prompt_is_regexp = True
 # -- as a book ----------------------------------------------------------------------
 
 epub_show_urls = "no"
-epub_css_files = ["epub.css"]
+epub_css_files = ["book.css"]
 epub_exclude_files = ["search.html", "_static/favicon.svg"]

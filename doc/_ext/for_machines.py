@@ -113,6 +113,7 @@ def head(
 ) -> None:
     """Tell a page's head what it is about: description, Open Graph, the feed."""
     if app.builder.name == "epub":
+        context["body"] = for_book(context.get("body", ""))
         return
     title = re.sub(r"<[^>]*>", "", context.get("title", "")) or app.config.project
     told, metatags = about(app, pagename), context.get("metatags", "")
