@@ -1,5 +1,5 @@
 # Set-up, the same in every demo: a PostgreSQL to break, and a child that tells what it saw.
-import atexit, importlib.util, multiprocessing, os, pathlib, pwd, shutil, subprocess, sys, tempfile
+import atexit, importlib.util, multiprocessing, os, pathlib, pwd, shutil, signal, subprocess, sys, tempfile
 import sqlalchemy as sa
 
 fork = multiprocessing.get_context("fork")  # by name: since Python 3.14 the default is another
@@ -28,8 +28,9 @@ def throw_away_postgres():
     return f"postgresql://postgres@/postgres?host={folder}"
 
 
-def database(privilege="connect"):
+def database(privilege="connect", tls=True):
     """DATABASE_URL, or a throw-away PostgreSQL, as a URL for psycopg; exit code 2 if it will not do."""
+    plain = {} if tls else {"sslmode": "disable", "gssencmode": "disable"}
     try:
         try:
             url = sa.make_url(os.environ.get("DATABASE_URL") or throw_away_postgres())
@@ -37,7 +38,8 @@ def database(privilege="connect"):
             raise OSError("SQLAlchemy cannot read it as a URL") from None  # its own words may quote a password
         if url.get_backend_name() != "postgresql":
             raise OSError(f"these demos need PostgreSQL and it names {url.get_backend_name()}")
-        engine = sa.create_engine(url.set(drivername="postgresql+psycopg"), connect_args={"connect_timeout": 2})
+        url = url.set(drivername="postgresql+psycopg").update_query_dict(plain)
+        engine = sa.create_engine(url, connect_args={"connect_timeout": 2})
         with engine.connect() as connection:
             may_create = "SELECT has_schema_privilege(current_schema(), 'create')"
             if privilege == "create" and not connection.scalar(sa.text(may_create)):
@@ -45,7 +47,8 @@ def database(privilege="connect"):
         engine.dispose()
         return engine.url
     except (sa.exc.DBAPIError, ImportError, OSError) as error:
-        print("DATABASE_URL:", str(getattr(error, "orig", error)).partition("\n")[0], file=sys.stderr)
+        hint = "" if tls else " (this demo must connect without TLS)"
+        print(f"DATABASE_URL: {str(getattr(error, 'orig', error)).partition(chr(10))[0]}{hint}", file=sys.stderr)
         sys.exit(2)
 
 
@@ -53,6 +56,7 @@ def in_child(work, *args, bound=10):
     """Run work(*args) in a forked child that leaves by os._exit; return its answer, or its error as text."""
 
     def run():
+        signal.alarm(120)  # ends a child that hangs when no parent is left to do it
         try:
             answer.send(work(*args))
         except Exception as error:

@@ -16,7 +16,7 @@ import uuid
 import pytest
 import sqlalchemy as sa
 
-from poolfork.servers import Server
+from poolfork.servers import Server, openssl_postgres_home, postgres
 
 ROOT = pathlib.Path(__file__).parent.parent
 DEMOS = sorted((ROOT / "demos").glob("*/plot_*.py"))
@@ -146,6 +146,25 @@ def test_bad_database_url_gets_one_sentence(url: str, says: str, tmp_path: pathl
     assert len(done.stderr.strip().splitlines()) == 1, done.stderr
     assert says in done.stderr
     assert "secret" not in done.stderr and "Traceback" not in done.stderr
+
+
+def test_server_that_insists_on_tls(tmp_path: pathlib.Path) -> None:
+    """A demo that needs a plain connection says so in one sentence; the others run over TLS."""
+    home = openssl_postgres_home()
+    if home is None:
+        pytest.skip("no PostgreSQL with OpenSSL here: install Debian's postgresql")
+    with postgres(home, tcp=True) as server:
+        rules = "local all all trust\nhostssl all all 127.0.0.1/32 scram-sha-256\n"
+        (server.folder / "data" / "pg_hba.conf").write_text(rules)
+        with sa.create_engine(
+            server.url.replace("postgresql:", "postgresql+psycopg:")
+        ).connect() as connection:
+            connection.execute(sa.text("SELECT pg_reload_conf()"))
+        assert server.tcp
+        refused = run_alone(ROOT / "demos/1_corruption/plot_wire.py", tmp_path, DATABASE_URL=server.tcp)
+        assert refused.returncode == 2
+        assert refused.stderr.count("\n") == 1 and "this demo must connect without TLS" in refused.stderr
+        assert run_alone(GOODBYE, tmp_path, DATABASE_URL=server.tcp).returncode == 0
 
 
 def test_server_that_is_not_postgresql_gets_one_sentence(tmp_path: pathlib.Path) -> None:
