@@ -5,7 +5,7 @@ ONLY ?=
 RUN = .venv/bin/python
 export PYTHONDONTWRITEBYTECODE = 1
 .DEFAULT_GOAL := help
-.PHONY: help html table measure publish-measurements test doctest notebooks demos soak new-demo setup-block serve lab linkcheck lint lock inventories bench-build clean
+.PHONY: help html table measure publish-measurements test doctest notebooks demos soak new-demo setup-block serve lab epub audit linkcheck lint lock inventories bench-build clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -59,6 +59,14 @@ serve:  ## live reload while writing, on 127.0.0.1
 lab:  ## open the notebooks in JupyterLab (installs it)
 	@$(PYTHON) tools/bootstrap.py html lab
 	@$(RUN) -m jupyterlab --notebook-dir notebooks $$(test "$$(id -u)" != 0 || echo --allow-root)
+
+epub:  ## the site as one book, build/epub/poolfork.epub
+	@$(PYTHON) tools/bootstrap.py html
+	@$(RUN) tools/build.py epub
+
+audit:  ## weigh the built site's pages, run axe-core and Lighthouse on them (ONLY=part of a name; needs a browser, npx)
+	@$(PYTHON) tools/bootstrap.py html test
+	@$(RUN) tools/audit.py $(ONLY)
 
 linkcheck:  ## check the links to other sites (needs the network)
 	@$(PYTHON) tools/bootstrap.py html

@@ -85,6 +85,7 @@ copybutton_prompt_is_regexp = True
 
 # -- as a book ----------------------------------------------------------------------
 
+epub_basename = "poolfork"
 epub_show_urls = "no"
 epub_css_files = ["book.css"]
-epub_exclude_files = ["search.html", "_static/favicon.svg"]
+epub_exclude_files = ["search.html", ".buildinfo.bak", "_static/favicon.svg"]
