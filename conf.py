@@ -78,7 +78,6 @@ html_favicon = "doc/_static/favicon.svg"
 html_css_files = ["poolfork.css"]
 html_baseurl = os.environ.get("READTHEDOCS_CANONICAL_URL", "https://poolfork.readthedocs.io/en/latest/")
 poolfork_moved: dict[str, str] = {}  # a page that moves leaves its old name here: {"old": "new"}
-html_last_updated_fmt = "%Y-%m-%d"
 html_copy_source = False
 copybutton_prompt_text = r">>> |\.\.\. |\$ "
 copybutton_prompt_is_regexp = True

@@ -1,4 +1,4 @@
-"""What every page gets: code that wraps line by line, only the styles it uses, what it was executed with."""
+"""What every page gets: code that wraps, only the styles it uses, what it was executed with, who refers to it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from typing import Any
 
 import sqlalchemy as sa
 from docutils import nodes
+from sphinx import addnodes
 from sphinx.application import Sphinx
+from sphinx.environment import BuildEnvironment
 from throwaway import GALLERY, database_url
 
 EXECUTED = GALLERY / ".executed.json"
@@ -39,6 +41,43 @@ def record_versions(app: Sphinx) -> None:
         "platform": platform.system(),
     }
     EXECUTED.write_text(json.dumps(note))
+
+
+def note_references(app: Sphinx, doctree: nodes.document) -> None:
+    """Keep with a page's metadata which demos it refers to, each with the section that does."""
+    found: dict[str, tuple[str, str]] = {}
+    for link in doctree.findall(addnodes.pending_xref):
+        if link.get("reftype") == "ref" and link["reftarget"].startswith("sphx_glr_gallery_"):
+            section: nodes.Node | None = link.parent
+            while section is not None and not isinstance(section, nodes.section):
+                section = section.parent
+            top = section is None or not isinstance(section.parent, nodes.section)
+            anchor = "" if section is None or top else f"#{section['ids'][0]}"
+            title = section.next_node(nodes.title) if section is not None else None
+            found.setdefault(link["reftarget"], (anchor, title.astext() if title else ""))
+    app.env.metadata[app.env.current_document.docname]["refers"] = found
+
+
+def referring(app: Sphinx, pagename: str) -> list[dict[str, str]]:
+    """The pages that refer to a demo, in the site's order: address of the place, page, section."""
+    label = f"sphx_glr_{pagename.replace('/', '_')}.py"
+    found = []
+    for docname in sorted(app.env.found_docs):
+        refers = app.env.metadata[docname].get("refers", {})
+        if label in refers and not docname.startswith("gallery/"):
+            anchor, section = refers[label]
+            page = app.env.titles[docname].astext()
+            link = app.builder.get_relative_uri(pagename, docname) + anchor
+            found.append({"link": link, "page": page, "section": section if section != page else ""})
+    return found
+
+
+def demos_again(app: Sphinx, env: BuildEnvironment) -> list[str]:
+    """The demos to write anew since other pages refer to them than before."""
+    demos = [name for name in sorted(env.found_docs) if "/plot_" in name]
+    before, now = getattr(env, "poolfork_referring", {}), {name: referring(app, name) for name in demos}
+    setattr(env, "poolfork_referring", now)  # noqa: B010 - mypy knows no such attribute
+    return [name for name in demos if before.get(name) != now[name]]
 
 
 def by_line(html: str) -> str:
@@ -79,11 +118,15 @@ def finish_page(
         context[kind] = [
             file for file in context[kind] if not any(name in str(file.filename) for name in UNUSED)
         ]
+    context["referring"] = referring(app, pagename) if "/plot_" in pagename else []
+    context["built"] = f"{datetime.date.today():%Y-%m-%d}"
     context["executed"] = json.loads(EXECUTED.read_text()) if EXECUTED.exists() else None
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
     """Note the versions once it is known what will be executed (priority 200)."""
     app.connect("builder-inited", record_versions, priority=250)
+    app.connect("doctree-read", note_references, priority=400)
+    app.connect("env-updated", demos_again)
     app.connect("html-page-context", finish_page, priority=900)
-    return {"parallel_read_safe": True, "parallel_write_safe": True}
+    return {"parallel_read_safe": True, "parallel_write_safe": True, "version": "1"}
