@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import gc
 import importlib.metadata
 import json
 import multiprocessing
@@ -197,6 +198,9 @@ def fatal(text: str) -> str:
     """An error text from the server's own words on, without paths."""
     said = re.search(r"(FATAL|ERROR): .*", text)
     rest = re.sub(r"(/[\w.-]+){2,}(:\d+)?", "...", re.sub(r"^\w+: \([\w.]+\) ", "", text))
+    rest = re.sub(r"(__asyncpg_)[0-9a-f-]{36}__", r"\1...__", rest)
+    if pg8000 := re.search(r"'M': '([^']*)'", rest):
+        rest = pg8000[1]
     return " ".join((said[0] if said else rest).split())[:200]
 
 
@@ -607,6 +611,11 @@ def prepared_statements(url: str) -> dict[str, dict[str, str]]:
                     more = address(DRIVERS[driver], front.url)[1]
                     made = {**engine, "connect_args": arguments | more}
                     found[name][f"{mode}, {case}"] = probe(front.url, url_for(front.url, driver), made)
+        for case, probe, sessions in (("left", _left, 1), ("autocommit", _autocommit, 2)):
+            with servers.pgbouncer(url, pool_mode="transaction", default_pool_size=sessions) as front:
+                more = address(DRIVERS[driver], front.url)[1]
+                made = {**engine, "connect_args": arguments | more}
+                found[name][case] = probe(front.url, url_for(front.url, driver), made)
     return found
 
 
@@ -626,6 +635,30 @@ def _met(front: str, url: str, engine: dict[str, Any]) -> str:
     """``ok``, or the first error of two workers that take turns on one session."""
     with workers(2, url, **engine) as (one, two):
         return _how(*(worker.asked("run", STATEMENT, 7) for worker in (one, two, one, two)))
+
+
+def _left(front: str, url: str, engine: dict[str, Any]) -> str:
+    """How many prepared statements a worker leaves on the session for whoever comes next."""
+    with workers(1, url, **engine) as (one,):
+        one.asked("run", STATEMENT, 7)
+        with plain(front) as other:
+            row = other.execute("SELECT count(*) FROM pg_prepared_statements").fetchone()
+            return str(row[0] if row else "")
+
+
+def _autocommit(front: str, url: str, engine: dict[str, Any], crew_size: int = 4, times: int = 200) -> str:
+    """``ok``, or the first error of four workers in AUTOCOMMIT on two sessions, in up to three rounds.
+
+    The error needs another client between two messages of one execution: a race, so it is repeated.
+    """
+    with workers(crew_size, url, **engine, isolation_level="AUTOCOMMIT") as crew:
+        for _ in range(3):
+            for worker in crew:
+                worker.pipe.send(("run", (STATEMENT, times)))
+            answers = [worker.pipe.recv() if worker.pipe.poll(60) else "no answer" for worker in crew]
+            if (how := _how(*answers)) != "ok":
+                return how
+    return "ok"
 
 
 def _how(*answers: Any) -> str:
@@ -718,6 +751,7 @@ def _live_cell(spec: Spec, writer: int) -> None:
     # In the instance, so that a child has them too.
     parent.backend = own_number  # type: ignore[method-assign]
     parent.until_waiting = functools.partial(until_somebody_waits, parent)  # type: ignore[method-assign]
+    gc.disable()  # what a driver says when it is collected shows in goodbye-gc, which collects, and only there
     try:
         all_hazards()[spec.hazard].probe(parent, spec.variant)
     except NotRun as reason:
