@@ -10,20 +10,21 @@ from stacks.kit import Stack
 
 def command(*options: str) -> Callable[[int], list[str]]:
     """The command line with these options."""
-    start = [sys.executable, "-m", "gunicorn", "--workers", "4"]
+    workers = "4" if "--preload" in options else "2"  # without it, each imports the app for itself
+    start = [sys.executable, "-m", "gunicorn", "--workers", workers]
     return lambda port: [*start, "--bind", f"127.0.0.1:{port}", *options, "app:app"]
 
 
-def stack(setting: str, *options: str, respawn: bool = False) -> Stack:
+def stack(setting: str, *options: str, reaches: bool = True, respawn: bool = False) -> Stack:
     """gunicorn with these options."""
     return Stack(
         name="gunicorn", setting=setting, app="gunicorn", command=command(*options), needs=("gunicorn",),
-        package="gunicorn", hook="post_fork", web=True, respawn=respawn,
+        package="gunicorn", hook="post_fork", web=True, reaches=reaches, respawn=respawn,
     )  # fmt: skip
 
 
 STACKS = [
-    stack("sync workers"),
+    stack("sync workers", reaches=False),
     stack("sync workers, --preload", "--preload", respawn=True),
     stack("threads, --preload", "--preload", "--worker-class", "gthread", "--threads", "4"),
 ]

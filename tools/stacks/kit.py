@@ -3,7 +3,8 @@
 A `Stack` is one program that forks (or does not), with one setting. It is run once for each recipe: nothing,
 Python's at-fork hook, the stack's own hook, the guard. Its app is a file under doc/stacks/apps that a reader can run
 alone; which recipe it applies is told by the environment variable RECIPE. What happens in its processes is
-written down by ``witness/sitecustomize.py``.
+written down by ``witness/sitecustomize.py``. However a run ends, ``kill -9`` of this program included, a keeper
+ends all of its processes and removes its folder.
 """
 
 from __future__ import annotations
@@ -15,13 +16,17 @@ import json
 import os
 import pathlib
 import re
+import shlex
 import shutil
 import signal
+import site
 import socket
 import subprocess
 import sys
 import tempfile
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Iterator
 from importlib import metadata
 from typing import Any
@@ -31,9 +36,24 @@ import psutil
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 APPS = ROOT / "doc" / "stacks" / "apps"
 WITNESS = pathlib.Path(__file__).parent / "witness"
+BIN = pathlib.Path(sys.executable).parent
 WORDS = ("right", "wrong-row", "error", "hang")
+RECIPES = ("nothing", "at-fork", "hook", "guard")
 Counts = dict[str, int]
 Event = dict[str, Any]
+
+# Waits until its standard input ends, as it does however we end; then nothing of the run is left. A process of the
+# run is known by STACK_EVENTS in its environment, whatever session or parent it gave itself.
+_KEEPER = r"""
+trap '' INT TERM HUP
+cat >/dev/null
+for again in 1 2 3; do
+  for environ in /proc/[0-9]*/environ; do
+    grep -qzFx "STACK_EVENTS=$1/events" "$environ" 2>/dev/null && { p=${environ%/environ}; kill -9 "${p#/proc/}"; }
+  done 2>/dev/null
+done
+rm -rf "$1" || { sleep 1; rm -rf "$1"; }
+"""
 
 
 class StackError(Exception):
@@ -44,7 +64,7 @@ class StackError(Exception):
 class Stack:
     """One program that forks, with one setting."""
 
-    name: str  # the page and the anchor: gunicorn
+    name: str  # the page: gunicorn
     setting: str  # what distinguishes it: --preload
     app: str  # folder under doc/stacks/apps
     command: Callable[[int], list[str]]  # from a free port, what to start, in a copy of the app's folder
@@ -55,11 +75,17 @@ class Stack:
     install: str = ""  # the command that would make it run, where it is not obvious
     web: bool = False  # serves HTTP on the port; else the program does its own load and prints the counts
     respawn: bool = False  # end one worker while it runs, and look at the one that replaces it
-    recipes: tuple[str, ...] = ("nothing", "at-fork", "hook", "guard")
+    reaches: bool = True  # expected: a connection that was opened before the workers start reaches them
+    clean: tuple[str, ...] | None = (
+        None  # expected: recipes that leave all answers right; None: all that there are
+    )
+    recipes: tuple[
+        str, ...
+    ] = ()  # those to run; empty: all, or where nothing reaches the workers the first and last
     env: dict[str, str] = dataclasses.field(default_factory=dict)
     services: tuple[str, ...] = ()  # of SERVICES, started beside it
     patience: float = 60.0  # seconds for the whole program, or until a server answers
-    forks: str = "fork"  # how workers are made: fork, spawn, exec, threads, or C fork
+    forks: str = "fork"  # how workers are made: fork, spawn, forkserver, exec, threads, or C fork
     note: str = ""  # one sentence for the page
 
     @property
@@ -67,11 +93,28 @@ class Stack:
         """Name and setting as one word."""
         return re.sub(r"[^a-z0-9]+", "-", f"{self.name} {self.setting}".lower()).strip("-")
 
+    @property
+    def runs(self) -> tuple[str, ...]:
+        """The recipes that are run."""
+        chosen = self.recipes or (RECIPES if self.reaches else ("nothing", "guard"))
+        return tuple(recipe for recipe in chosen if self.hook or recipe != "hook")
+
+    @property
+    def shown(self) -> str:
+        """The command that starts it, as one types it."""
+        words = [word.replace(f"{BIN}{os.sep}", "") for word in self.command(8000)]
+        return shlex.join(["python", *words[1:]] if self.command(8000)[0] == sys.executable else words)
+
     def missing(self) -> str:
         """What this machine lacks for it, in words; empty if nothing."""
         gone = [name for name in self.needs if not _importable(name)]
-        gone += [name for name in self.programs if not shutil.which(name)]
+        gone += [name for name in self.programs if not shutil.which(name, path=_path())]
         return f"{', '.join(gone)} not installed" if gone else ""
+
+
+def _path() -> str:
+    """PATH, with this Python's own programs first."""
+    return f"{BIN}{os.pathsep}{os.environ['PATH']}"
 
 
 def _importable(name: str) -> bool:
@@ -87,7 +130,9 @@ class Seen:
 
     counts: Counts
     events: list[Event]
-    shared: int  # connections that `poolfork.scan` found in more than one process
+    shared: int | None = (
+        None  # connections that `poolfork.scan` found in more than one process; None: not asked
+    )
 
     @property
     def inherited(self) -> int:
@@ -98,6 +143,18 @@ class Seen:
     def users(self) -> list[int]:
         """The processes that used a pool, in the order of their first use."""
         return list(dict.fromkeys(e["pid"] for e in self.events if e["event"] == "checkout"))
+
+    @property
+    def workers(self) -> list[int]:
+        """The processes that used a pool and did not start others that did."""
+        parents: dict[int, int] = {}
+        for one in self.events:
+            parents.setdefault(one["pid"], one.get("ppid", 0))
+        above = set()
+        for pid in self.users:
+            while (pid := parents.get(pid, 0)) and pid not in above:
+                above.add(pid)
+        return [pid for pid in self.users if pid not in above]
 
     def first(self, pid: int, event: str) -> float | None:
         """When a process first told of an event."""
@@ -118,27 +175,50 @@ def counts_in(text: str) -> Counts | None:
     return dict(zip(WORDS, map(int, found[-1]), strict=True)) if found else None
 
 
-def end(process: subprocess.Popen[Any]) -> None:
-    """End a program that we started, and every process that it left, within ten seconds."""
+def end(process: subprocess.Popen[Any], patience: float = 5.0) -> None:
+    """End a program that we started, and every process that it left."""
+    family: list[psutil.Process] = []
     with contextlib.suppress(psutil.NoSuchProcess):
         family = psutil.Process(process.pid).children(recursive=True)
         process.send_signal(signal.SIGTERM)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(5)
-        for one in [*family, psutil.Process(process.pid)] if process.poll() is None else family:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                one.kill()
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(patience)
+    for one in family:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            one.kill()
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait(5)
 
 
 @contextlib.contextmanager
+def workplace() -> Iterator[pathlib.Path]:
+    """A folder for one run; it goes, and with it the run's processes, when we do."""
+    folder = tempfile.mkdtemp(prefix="stack-", dir="/tmp")  # short: Unix sockets are made in it
+    keeper = subprocess.Popen(
+        ["sh", "-c", _KEEPER, "keeper", folder], stdin=subprocess.PIPE, start_new_session=True
+    )
+    try:
+        yield pathlib.Path(folder)
+    finally:
+        assert keeper.stdin
+        keeper.stdin.close()
+        keeper.wait(30)
+
+
+def mark(folder: pathlib.Path) -> dict[str, str]:
+    """What the environment of each process of a run has: the keeper knows them by it."""
+    return {"STACK_EVENTS": str(folder / "events")}
+
+
+@contextlib.contextmanager
 def redis(folder: pathlib.Path) -> Iterator[dict[str, str]]:
-    """A private Redis on a Unix socket and a loopback port; gives REDIS_URL."""
+    """A private Redis on a loopback port; gives REDIS_URL."""
     port = free_port()
     command = ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(folder)]
-    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True)
+    server = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, env=os.environ | mark(folder), start_new_session=True
+    )
     try:
         _wait(lambda: _answers(port), server, 10, "redis-server")
         yield {"REDIS_URL": f"redis://127.0.0.1:{port}/0"}
@@ -166,16 +246,22 @@ def _wait(ready: Callable[[], bool], process: subprocess.Popen[Any], bound: floa
 def run(stack: Stack, recipe: str, url: str) -> Seen:
     """Run a stack once with a recipe against the database of an SQLAlchemy URL; nothing of it is left."""
     with contextlib.ExitStack() as cleanup:
-        folder = pathlib.Path(cleanup.enter_context(tempfile.TemporaryDirectory(prefix="stack-")))
+        folder = cleanup.enter_context(workplace())
         shutil.copytree(APPS / stack.app, folder / "app", ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copy(ROOT / "poolfork" / "guard.py", folder / "app")  # as a reader does
+        (folder / "tmp").mkdir()
         log, output, port = folder / "events", folder / "output", free_port()
-        env = os.environ | {
+        env = {name: value for name, value in os.environ.items() if name not in ("VIRTUAL_ENV", "PYTHONHOME")}
+        env |= mark(folder) | {
             "DATABASE_URL": url,
             "RECIPE": recipe,
-            "STACK_EVENTS": str(log),
-            "PYTHONPATH": os.pathsep.join([str(WITNESS), str(ROOT)]),
+            "PYTHONPATH": str(WITNESS),
             "PYTHONUNBUFFERED": "1",
-            "PATH": f"{pathlib.Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "PATH": _path(),
+            "TMPDIR": str(folder / "tmp"),
+            "HOME": str(folder),  # gunicorn keeps a socket there
+            "PYTHONUSERBASE": site.getuserbase(),
             **stack.env,
         }
         for name in stack.services:
@@ -189,22 +275,28 @@ def run(stack: Stack, recipe: str, url: str) -> Seen:
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-        cleanup.callback(end, process)
+        cleanup.callback(end, process, 1 if recipe == "nothing" else 5)  # what hangs does not end by itself
+        seen = Seen({}, [])
         try:
             if stack.web:
-                _wait(lambda: _answers(port), process, stack.patience, stack.name)
-                counts, shared = _ask(stack, process, port, lambda: _events(log))
+                _wait(lambda: _serves(port, stack.patience), process, stack.patience, stack.name)
+                seen.shared = _shared(process.pid)
+                seen.counts = load(port)
+                if stack.respawn and not seen.counts["hang"]:
+                    _end_a_worker(Seen({}, _events(log)).workers, process.pid, log)
+                    again = load(port)
+                    seen.counts = {word: seen.counts[word] + again[word] for word in WORDS}
             else:
-                shared = 0
                 process.wait(stack.patience)
                 found = counts_in(output.read_text(errors="replace"))
                 if found is None:
                     raise StackError(f"{stack.id} printed no counts (exit code {process.returncode})")
-                counts = found
+                seen.counts = found
         except (StackError, subprocess.TimeoutExpired) as error:
             tail = output.read_text(errors="replace")[-2000:]
             raise StackError(f"{stack.id} with {recipe}: {error}\n{tail}") from None
-        return Seen(counts, _events(log), shared)
+        seen.events = _events(log)
+        return seen
 
 
 def _events(log: pathlib.Path) -> list[Event]:
@@ -212,76 +304,121 @@ def _events(log: pathlib.Path) -> list[Event]:
     return sorted(map(json.loads, lines), key=lambda line: line["at"])
 
 
-def _ask(
-    stack: Stack, process: subprocess.Popen[Any], port: int, events: Callable[[], list[Event]]
-) -> tuple[Counts, int]:
-    """Load over HTTP with doc/stacks/apps/load.py; then, if asked, once more after a worker was ended."""
+def _serves(port: int, patience: float) -> bool:
+    """Whether a first request gets an answer, be it an error: then a worker is up."""
+    if not _answers(port):
+        return False
+    try:
+        urllib.request.urlopen(f"http://127.0.0.1:{port}/?n=0", timeout=patience).close()
+    except urllib.error.HTTPError:
+        return True
+    except OSError:
+        return False
+    return True
+
+
+def _shared(pid: int) -> int:
+    """How many connections a program shares with its children, seen from outside."""
     from poolfork.scan import scan
 
-    def load() -> Counts:
-        command = [sys.executable, str(APPS / "load.py"), f"http://127.0.0.1:{port}"]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
-        if (found := counts_in(done.stdout)) is None:
-            raise StackError(f"the load gave no counts: {done.stderr[-500:]}")
-        return found
+    return len(scan([pid]).shared)
 
-    shared = len(scan([process.pid]).shared)
-    counts = load()
-    if stack.respawn:
-        alive = [pid for pid in Seen({}, events(), 0).users if psutil.pid_exists(pid) and pid != process.pid]
-        if alive:
-            os.kill(alive[0], signal.SIGKILL)
-            until = time.monotonic() + 10
-            while psutil.pid_exists(alive[0]) and time.monotonic() < until:
-                time.sleep(0.05)
-            _wait(lambda: _answers(port), process, 10, stack.name)
-            time.sleep(0.5)  # nothing depends on it: a worker that comes later is just not asked
-            again = load()
-            counts = {word: counts[word] + again[word] for word in WORDS}
-    return counts, shared
+
+def load(port: int) -> Counts:
+    """Load over HTTP with doc/stacks/apps/load.py."""
+    command = [sys.executable, str(APPS / "load.py"), f"http://127.0.0.1:{port}"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    if (found := counts_in(done.stdout)) is None:
+        raise StackError(f"the load gave no counts: {done.stderr[-500:]}")
+    return found
+
+
+def _end_a_worker(workers: list[int], main: int, log: pathlib.Path) -> None:
+    """Kill one of the workers that are alive, not the program itself, and note it among the events."""
+    alive = [pid for pid in workers if psutil.pid_exists(pid) and pid != main]
+    if not alive:
+        return
+    os.kill(alive[0], signal.SIGKILL)
+    with log.open("a") as told:
+        told.write(json.dumps({"at": time.monotonic(), "pid": alive[0], "event": "killed"}) + "\n")
+    until = time.monotonic() + 10
+    while psutil.pid_exists(alive[0]) and time.monotonic() < until:
+        time.sleep(0.05)
 
 
 def version(stack: Stack) -> str:
-    """The version of the stack's package; empty for the standard library's."""
-    return metadata.version(stack.package) if stack.package else f"Python {sys.version.partition(' ')[0]}"
+    """The stack's package and its version; Python's where it is the standard library's."""
+    if not stack.package:
+        return f"Python {sys.version.partition(' ')[0]}"
+    return f"{stack.package} {metadata.version(stack.package)}"
+
+
+def all_right(counts: Counts) -> bool:
+    """Whether there were answers, and all were right."""
+    return counts["right"] > 0 and counts["right"] == sum(counts.values())
 
 
 def measure_stack(stack: Stack, url: str) -> dict[str, Any]:
-    """Everything that the page tells of a stack; keys as the fields of ``doc/_ext/stacks.py``."""
-    seen = {recipe: run(stack, recipe, url) for recipe in stack.recipes if stack.hook or recipe != "hook"}
+    """Everything that the page tells of a stack; the keys are those that ``doc/_ext/stack_pages.py`` reads."""
+    seen = {recipe: run(stack, recipe, url) for recipe in stack.runs}
+    tries = 1
+    while stack.reaches and all_right(seen["nothing"].counts) and tries < 3:  # it is a race: give it chances
+        seen["nothing"] = run(stack, "nothing", url)
+        tries += 1
     bare = seen["nothing"]
-    workers = [e["pid"] for e in bare.events if e["event"] == "at-fork"]
-    return {
+    entry = {
         "stack": stack.name,
         "setting": stack.setting,
         "id": stack.id,
-        "command": " ".join(stack.command(8000)).replace(sys.executable, "python"),
+        "command": stack.shown,
         "app": stack.app,
         "version": version(stack),
         "forks": stack.forks,
         "reaches": bool(bare.inherited),
         "shared": bare.shared,
-        "at_fork": bool(set(workers) & set(bare.users)),
+        "at_fork": any(bare.first(pid, "at-fork") is not None for pid in bare.workers),
+        "workers": len(bare.workers),
         "hook": stack.hook,
         "hook_runs": hook_runs(seen["hook"]) if "hook" in seen else "",
         "load": {recipe: one.counts for recipe, one in seen.items()},
         "note": stack.note,
     }
+    return entry | {"unexpected": unexpected(stack, entry)}
+
+
+def unexpected(stack: Stack, entry: dict[str, Any]) -> list[str]:
+    """Where a measurement is not what the stack's entry expects, in sentences."""
+    counts: dict[str, Counts] = entry["load"]
+    found = []
+    if entry["reaches"] != stack.reaches:
+        found.append(
+            f"a connection opened before the workers {'reached' if entry['reaches'] else 'did not reach'} them"
+        )
+    if stack.reaches and all_right(counts["nothing"]):
+        found.append("every answer was right without a recipe")
+    clean = stack.clean if stack.clean is not None else tuple(r for r in stack.runs if r != "nothing")
+    if not stack.reaches and stack.clean is None:
+        clean = stack.runs
+    for recipe in counts:
+        if recipe in clean and not all_right(counts[recipe]):
+            found.append(f"with {recipe} not every answer was right: {counts[recipe]}")
+        if recipe not in clean and recipe != "nothing" and all_right(counts[recipe]):
+            found.append(f"with {recipe} every answer was right")
+    return found
 
 
 def hook_runs(seen: Seen) -> str:
-    """Where and when dispose() ran, in words: in how many of the processes that used a pool, before or after."""
-    owners = {e["opened_by"] for e in seen.events if e["event"] == "checkout"}
-    starters = {e["pid"] for e in seen.events if e["event"] == "start"}
-    workers = [pid for pid in seen.users if pid not in starters] or [
-        pid for pid in seen.users if pid in owners
-    ]
-    before = [
-        pid for pid in workers
-        if (disposed := seen.first(pid, "disposed")) is not None and disposed < (seen.first(pid, "checkout") or 0)
-    ]  # fmt: skip
-    after = [pid for pid in workers if pid not in before and seen.first(pid, "disposed") is not None]
-    if not before and not after:
+    """Where and when dispose() ran, in words: in how many of the workers, before or after their first use."""
+    workers = seen.workers
+    disposed = {pid: at for pid in workers if (at := seen.first(pid, "disposed")) is not None}
+    before = [pid for pid, at in disposed.items() if at < (seen.first(pid, "checkout") or 0)]
+    if not disposed:
         return "in no worker"
-    told = f"in {len(before)} of {len(workers)} workers before their first use of the pool"
-    return told + (f", in {len(after)} after it" if after else "")
+    many = f"{'all ' if len(disposed) == len(workers) else f'{len(disposed)} of '}{len(workers)} workers"
+    when = "before" if len(before) == len(disposed) else "after" if not before else "before or after"
+    told = f"in {many}, {when} their first use of the pool"
+    killed = next((one["at"] for one in seen.events if one["event"] == "killed"), None)
+    late = [pid for pid in workers if killed is not None and (seen.first(pid, "checkout") or 0) > killed]
+    if fresh := [pid for pid in late if (seen.first(pid, "disposed") or 0) > (killed or 0)]:
+        told += f"; {len(fresh)} of them replaced one that was killed"
+    return told

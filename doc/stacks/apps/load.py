@@ -1,22 +1,26 @@
 """Ask a web app many questions at once and count the answers: ``python load.py http://127.0.0.1:8000``.
 
 Every request asks ``/?n=NUMBER`` with another number; the right answer is that number.
+It waits at most half a minute for the app to answer at all, and stops at the first question that gets no answer.
 """
 
 import collections
 import sys
 import threading
+import time
 import urllib.error
 import urllib.request
 
 url = sys.argv[1].rstrip("/")
-requests, clients = 240, 8
+requests = int(sys.argv[2]) if len(sys.argv) > 2 else 240
+clients, patience = 8, 8
 counts = collections.Counter({"right": 0, "wrong-row": 0, "error": 0, "hang": 0})
+hung = threading.Event()  # one is enough of a proof
 
 
-def ask(number):
+def ask(number, timeout=patience):
     try:
-        with urllib.request.urlopen(f"{url}/?n={number}", timeout=5) as response:
+        with urllib.request.urlopen(f"{url}/?n={number}", timeout=timeout) as response:
             return "right" if response.read().strip() == str(number).encode() else "wrong-row"
     except TimeoutError:
         return "hang"
@@ -26,14 +30,31 @@ def ask(number):
         return "hang" if "timed out" in str(error) else "error"
 
 
+def wait_until_up():
+    until = time.monotonic() + 30
+    while True:
+        try:
+            urllib.request.urlopen(f"{url}/?n=0", timeout=30).close()
+            return
+        except (urllib.error.HTTPError, TimeoutError):
+            return  # it answers, or is there and does not: the load will tell
+        except OSError:
+            if time.monotonic() > until:
+                sys.exit(f"{url} does not answer")
+            time.sleep(0.1)
+
+
 def client(first):
     for number in range(first, requests, clients):
+        if hung.is_set():
+            return
         found = ask(number)
         counts[found] += 1
         if found == "hang":
-            return  # one wait of five seconds is enough of a proof
+            hung.set()
 
 
+wait_until_up()
 threads = [threading.Thread(target=client, args=[first]) for first in range(clients)]
 for thread in threads:
     thread.start()

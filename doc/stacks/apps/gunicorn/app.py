@@ -1,11 +1,7 @@
 # /// script
 # dependencies = ["gunicorn", "psycopg[binary]", "sqlalchemy>=2.0"]
 # ///
-"""A WSGI app that uses its pool while it is imported.
-
-Run it with ``gunicorn --preload --workers 4 app:app`` and DATABASE_URL set (postgresql+psycopg://...),
-then ``python load.py http://127.0.0.1:8000``.
-"""
+"""A WSGI app that uses its pool while it is imported; it answers ``/?n=7`` with 7, as the database says it."""
 
 import os
 from functools import partial
@@ -17,9 +13,9 @@ recipe = os.environ.get("RECIPE", "nothing")  # nothing, at-fork, guard; hook: i
 if recipe == "at-fork":
     os.register_at_fork(after_in_child=partial(engine.dispose, close=False))
 if recipe == "guard":
-    import poolfork
+    from guard import guard
 
-    poolfork.guard(engine)
+    guard(engine)
 
 with engine.connect() as connection:  # the first use, wherever this module is imported
     connection.execute(sa.text("SELECT 1"))
