@@ -3,7 +3,6 @@ PYTHON ?= python3
 N ?= 50
 ONLY ?=
 RUN = .venv/bin/python
-export PYTHONDONTWRITEBYTECODE = 1
 .DEFAULT_GOAL := help
 .PHONY: help html table measure publish-measurements test doctest notebooks demos soak new-demo setup-block serve lab epub audit linkcheck lint lock inventories bench-build clean
 

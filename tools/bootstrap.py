@@ -77,7 +77,8 @@ def install(uv: str | None, name: str) -> None:
         "--disable-pip-version-check",
     ]
     if uv:
-        command = [uv, "pip", "install", "--quiet", "--python", PYTHON]
+        # pip compiles as it installs; without, every demo and every child would compile SQLAlchemy for itself
+        command = [uv, "pip", "install", "--quiet", "--compile-bytecode", "--python", PYTHON]
     environment = {key: value for key, value in os.environ.items() if key != "VIRTUAL_ENV"}
     command += ["--require-hashes", "--only-binary", ":all:", "-r", lock]
     if subprocess.run(command, env=environment, check=False).returncode:
