@@ -130,7 +130,7 @@ class StackEvidence(SphinxDirective):
         measured, not_run = measured_stacks()
         parts: list[nodes.Node] = [*note("stacks")]
         for stack in settings:
-            section = nodes.section(ids=[stack.id], names=[stack.id])
+            section = nodes.section(ids=[stack.id], names=[stack.id], support_smartquotes=False)
             section += nodes.title("", stack.setting)
             if stack.id in measured:
                 entry = measured[stack.id]
@@ -209,9 +209,7 @@ class StackRun(SphinxDirective):
         return self.parse_text_to_nodes("\n".join(lines))
 
 
-COLUMNS = (
-    "setting", "reaches the workers", "at-fork hooks run", "own hook", "load without a recipe", "what works",
-)  # fmt: skip
+COLUMNS = ("reaches the workers", "at-fork hooks run", "own hook", "load without a recipe", "what works")
 
 
 class StacksTable(SphinxDirective):
@@ -239,12 +237,11 @@ class StacksTable(SphinxDirective):
         return f'<a href="{target}#{stack.id}">{escape(stack.name)}</a>'
 
     def row(self, head: str, stack: Stack, entry: Entry) -> str:
-        """One setting; each cell knows its column's name, for the narrow screen."""
+        """One stack and setting; each cell knows its column's name, for the narrow screen."""
         cells = (
-            escape(entry["setting"]),
             yes_no(entry["reaches"], False),
             at_fork(entry),
-            f"<code>{escape(entry['hook'])}</code>" if entry["hook"] else "none",
+            f"<code>{escape(entry['hook']).replace('_', '_<wbr>')}</code>" if entry["hook"] else "none",
             outcomes(entry["load"]["nothing"]),
             escape(working(entry)),
         )
@@ -252,7 +249,8 @@ class StacksTable(SphinxDirective):
             f'<td role="cell" data-label="{name}">{cell}</td>'
             for name, cell in zip(COLUMNS, cells, strict=True)
         )
-        return f'<tr role="row"><th role="rowheader" scope="row">{head}</th>{drawn}</tr>'
+        setting = f"<span>{escape(stack.setting)}</span>"
+        return f'<tr role="row"><th role="rowheader" scope="row">{head} {setting}</th>{drawn}</tr>'
 
 
 def table_html(rows: list[str]) -> str:

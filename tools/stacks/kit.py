@@ -191,6 +191,9 @@ def end(process: subprocess.Popen[Any], patience: float = 5.0) -> None:
     process.wait(5)
 
 
+_keepers: set[subprocess.Popen[bytes]] = set()
+
+
 @contextlib.contextmanager
 def workplace() -> Iterator[pathlib.Path]:
     """A folder for one run; it goes, and with it the run's processes, when we do."""
@@ -198,12 +201,25 @@ def workplace() -> Iterator[pathlib.Path]:
     keeper = subprocess.Popen(
         ["sh", "-c", _KEEPER, "keeper", folder], stdin=subprocess.PIPE, start_new_session=True
     )
+    _keepers.add(keeper)
     try:
         yield pathlib.Path(folder)
     finally:
-        assert keeper.stdin
-        keeper.stdin.close()
+        _keepers.discard(keeper)
+        _release(keeper)
         keeper.wait(30)
+
+
+def _release(keeper: subprocess.Popen[bytes]) -> None:
+    assert keeper.stdin
+    with contextlib.suppress(OSError):
+        keeper.stdin.close()
+
+
+def stop() -> None:
+    """End all runs of this process at once, from another thread: their keepers end what they started."""
+    for keeper in list(_keepers):
+        _release(keeper)
 
 
 def mark(folder: pathlib.Path) -> dict[str, str]:
