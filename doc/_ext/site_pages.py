@@ -97,7 +97,7 @@ def by_line(html: str) -> str:
             ended = "".join(f"</{re.split('[ >]', tag[1:])[0]}>" for tag in reversed(opened))
             indentation = len(bare) - len(bare.lstrip(" "))
             endless = (
-                " endless" if bare.strip() and len(bare.split()[0]) > 24 else ""
+                " endless" if bare.strip() and indentation + len(bare.split()[0]) > 34 else ""
             )  # break it, not before it
             lines.append(
                 f'<span class="line{endless}" style="--in:{indentation}">{begun}{text}{ended}\n</span>'
