@@ -198,7 +198,7 @@ def fatal(text: str) -> str:
     """An error text from the server's own words on, without paths."""
     said = re.search(r"(FATAL|ERROR): .*", text)
     rest = re.sub(r"(/[\w.-]+){2,}(:\d+)?", "...", re.sub(r"^\w+: \([\w.]+\) ", "", text))
-    rest = re.sub(r"(__asyncpg_)[0-9a-f-]{36}__", r"\1...__", rest)
+    rest = re.sub(r"(__asyncpg_(?:stmt_)?)[0-9a-f-]+__", r"\1...__", rest)  # a counter, or unique
     if pg8000 := re.search(r"'M': '([^']*)'", rest):
         rest = pg8000[1]
     return " ".join((said[0] if said else rest).split())[:200]
@@ -420,6 +420,11 @@ def multiplexing(url: str) -> dict[str, Any]:
                 clients.enter_context(plain(front.url))
         except psycopg.OperationalError as error:
             found["max_client_conn"] = fatal(str(error))
+    try:
+        servers.start_pgbouncer(url, max_prepared_statements=100).stop()
+        found["max_prepared_statements"] = "accepted"
+    except servers.ServerError as error:
+        found["max_prepared_statements"] = fatal(str(error).split(" | ")[0])
     return found
 
 

@@ -71,10 +71,10 @@ class Evidence(SphinxDirective):
     option_spec = {"hazards": names, "drivers": names, "without": names}  # noqa: RUF012
 
     def run(self) -> list[nodes.Node]:
-        """The table and its date."""
+        """The table, where there is one; the page's ``choices`` say of which day."""
         found, recipe = load("table"), self.arguments[0]
         if found is None:
-            return note("table")
+            return []
         rows = evidence(
             found.data["cells"], recipe, self.options["hazards"],
             only=self.options.get("drivers"), without=self.options.get("without", []),
@@ -90,7 +90,7 @@ class Evidence(SphinxDirective):
             for hazard, passed, measured, failing in rows
         ]
         caption = f"{code(recipe)}: drivers that pass, of those measured"
-        return [table(caption, ("hazard", "pass", "fail"), shown), *note("table")]
+        return [table(caption, ("hazard", "pass", "fail"), shown)]
 
 
 def evidence(
@@ -113,6 +113,32 @@ def evidence(
          [driver for driver, seen in drivers.items() if seen != {"ok"}])
         for hazard, drivers in outcomes.items() if drivers
     ]  # fmt: skip
+
+
+CHOICES = ("at-fork", "dispose(close=False)", "pid-event", "null-pool", "dispose-before-fork", "guard")
+
+
+class Choices(SphinxDirective):
+    """``.. choices:: HAZARD ...``: for each driver, which recipes pass all of these hazards."""
+
+    required_arguments = 1
+    final_argument_whitespace = True
+
+    def run(self) -> list[nodes.Node]:
+        """The table and its date."""
+        if (found := load("table")) is None:
+            return note("table")
+        cells, hazards = found.data["cells"], names(self.arguments[0])
+        rows = []
+        for driver in dict.fromkeys(cell["driver"] for cell in cells):
+            row = [f'<a href="truth-table.html#driver-{driver}">{escape(driver)}</a>']
+            for recipe in CHOICES:
+                seen = evidence(cells, recipe, hazards, only=[driver])
+                failing = [hazard for hazard, passed, measured, _ in seen if passed < measured]
+                mark = f'<span class="count-{"error" if failing else "ok"}">'
+                row.append(f"{mark}{escape(', '.join(failing)) or 'all'}</span>" if seen else "not run")
+            rows.append(row)
+        return [table("Passes these hazards", ("driver", *map(code, CHOICES)), rows), *note("table")]
 
 
 # -- the budget -----------------------------------------------------------------------------------
@@ -176,7 +202,7 @@ def state(data: dict[str, Any]) -> nodes.raw:
             ways = ("transaction", "transaction, server_reset_query_always", "session")
             cells = [f"{yes(modes[way]['owner'])} / {yes(modes[way]['stranger'], False)}" for way in ways]
             rows.append((code(name) if name != "temporary table" else name, *cells))
-    heads = ("", "transaction", f"transaction, {code('server_reset_query_always')}", "session")
+    heads = ("what", "transaction", f"transaction, {code('server_reset_query_always')}", "session")
     return table("Found again by its owner in the next transaction / found by the next client", heads, rows)
 
 
@@ -239,7 +265,7 @@ def cost(data: dict[str, Any]) -> nodes.raw:
     ]
     return table(
         "A NullPool's checkout takes, of a QueuePool's (psycopg2, Unix socket, medians of one interleaved run on a busy machine)",
-        ("", "time"),
+        ("way", "time"),
         rows,
     )
 
@@ -308,6 +334,7 @@ def dress(app: Sphinx, pagename: str, templatename: str, context: dict[str, Any]
 def setup(app: Sphinx) -> dict[str, Any]:
     """The directives, and what their pages load."""
     app.add_directive("evidence", Evidence)
+    app.add_directive("choices", Choices)
     app.add_directive("budget", Budget)
     app.connect("html-page-context", dress)
     return {"parallel_read_safe": True, "parallel_write_safe": True, "version": "1"}
