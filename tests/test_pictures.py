@@ -123,6 +123,23 @@ def test_bars_share_one_scale_and_say_every_number() -> None:
     ]
 
 
+def test_ratios_begin_at_one_on_a_common_scale() -> None:
+    """What costs more reaches right of the line at 1, what costs less reaches left of it, and the figures are text."""
+    printed = "a | 1.00 times | 0.98 to 1.02\nb | 2.00 times | 1.90 to 4.00\nc | 0.50 times | 0.25 to 0.60"
+    assert pictures.parts(f"before\n{printed}") == [(None, "before"), (pictures.Ratio, printed)]
+    html = BeautifulSoup(
+        pictures.ratios_html([r for r in map(pictures.ratio, printed.splitlines()) if r]), "html.parser"
+    )
+    assert {tag["style"] for tag in html.select(".one")} == {"--from:0.5000;--to:0.5000"}
+    assert [tag["style"] for tag in html.select(".value")] == [
+        "--from:0.5000;--to:0.5000",
+        "--from:0.5000;--to:0.7500",
+        "--from:0.2500;--to:0.5000",
+    ]
+    assert html.select(".spread")[1]["style"].endswith("--to:1.0000")
+    assert [tag.get_text(" ", strip=True) for tag in html.select(".figure")][1] == "2.00 times 1.90 to 4.00"
+
+
 def test_every_outcome_has_a_symbol_and_a_colour() -> None:
     """The stylesheet knows the words of the truth table."""
     style = (ROOT / "doc" / "_static" / "poolfork.css").read_text()

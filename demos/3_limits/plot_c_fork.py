@@ -8,7 +8,7 @@ A fork in C runs no hook of Python's, and the child speaks in its parent's sessi
 
 ``os.register_at_fork`` is called by ``os.fork`` and by what is built on it, ``multiprocessing`` for one.
 A program that embeds Python can fork without it: uWSGI forks its workers in C, and calls the hooks
-`only when it is told to <https://github.com/unbit/uwsgi/issues/1978>`__. Here :mod:`ctypes` calls libc's ``fork``.
+`only when it is told to <https://github.com/unbit/uwsgi/issues/1978>`__. Here ``ctypes`` calls libc's ``fork``.
 """
 
 # Set-up, the same in every demo: a PostgreSQL to break, and a child that tells what it saw.

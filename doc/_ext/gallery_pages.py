@@ -10,7 +10,7 @@ from typing import Any
 
 from claims import not_run
 from docutils import nodes
-from pictures import Fold, badge, bar, lanes_of, rails, step
+from pictures import Fold, badge, bar, lanes_of, rails, ratio, ratio_rails, step
 from sphinx import addnodes
 from sphinx.application import Sphinx
 from throwaway import ROOT
@@ -93,10 +93,11 @@ def downloads_first(app: Sphinx, doctree: nodes.document, demo: pathlib.Path) ->
 
 
 def thumbnail(page: pathlib.Path) -> str:
-    """What a demo's page shows, small: its bars, else its lanes, and the outcomes in words."""
+    """What a demo's page shows, small: its bars or ratios, else its lanes, and the outcomes in words."""
     lines = [line.strip() for line in page.read_text().splitlines()]
     steps = [s for s in map(step, lines) if s]
     counts = [b for b in map(bar, lines) if b]
+    ratios = [r for r in map(ratio, lines) if r]
     words = dict.fromkeys(s.outcome for s in steps if s.outcome)
     words |= dict.fromkeys(word for b in counts for word, count in b.cells if count)
     key = "".join(badge(word) for word in words)
@@ -110,6 +111,8 @@ def thumbnail(page: pathlib.Path) -> str:
             + "</div>"
             for b in counts
         )
+    elif ratios:
+        drawn = f'<div class="ratios">{"".join(ratio_rails(ratios))}</div>'
     else:
         lanes = lanes_of(steps)
         rows = "".join(f"<div>{rails(s, lanes)}</div>" for s in steps)
@@ -165,5 +168,6 @@ def arrange(app: Sphinx, doctree: nodes.document) -> None:
 def setup(app: Sphinx) -> dict[str, Any]:
     """Arrange before Sphinx collects a page's images and downloads (priority 500)."""
     app.setup_extension("pictures")
+    app.setup_extension("cost")
     app.connect("doctree-read", arrange, priority=110)
     return {"parallel_read_safe": True, "parallel_write_safe": True, "version": "1"}

@@ -1,8 +1,9 @@
 """Transcripts become lanes and counts become bars: what a demo or notebook printed, as a picture.
 
 An output whose lines read ``who | does | sees`` is drawn as one lane for each actor, time running
-down; lines that read ``name | word 3 | word 4`` become stacked bars on one scale. The printed text
-stays on the page, folded. Outcomes (the words of the truth table) look the same wherever they
+down; lines that read ``name | word 3 | word 4`` become stacked bars on one scale, and lines that
+read ``name | 1.10 times | 1.07 to 1.16`` (a ratio and its quartiles) bars on a logarithmic one,
+which begin at 1. The printed text stays on the page, folded. Outcomes (the words of the truth table) look the same wherever they
 appear: a symbol, the word, a colour. In prose, ``:outcome:`wrong-row``` gives the same.
 """
 
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 import re
 from collections.abc import Iterable, Sequence
 from html import escape
@@ -22,6 +24,7 @@ from sphinx.application import Sphinx
 OUTCOMES = ("ok", "wrong-row", "error", "hang", "parent-lost", "write-lost", "starved", "not-run")
 _STEP = re.compile(r"(parent|server|child(?: \d+)?) *\| *([^|]*?) *(?:\| *(.*?))? *$")
 _BAR = re.compile(r"([^|]*?) *((?:\| *[a-z-]+ \d+ *)+)$")
+_RATIO = re.compile(r"([^|]*?) *\| *(\d+\.\d+) times *\| *(\d+\.\d+) to (\d+\.\d+)$")
 _OUTCOME = re.compile(rf"({'|'.join(OUTCOMES)})(?![\w-])[:,]? *(.*)$")
 _SAYS = re.compile(  # SQL, or a message of PostgreSQL's protocol as libpq's trace names it
     r"(BEGIN|COMMIT|COPY|CREATE|DELETE|DROP|EXECUTE|FETCH|INSERT|LISTEN|LOCK|NOTIFY|PREPARE|ROLLBACK"
@@ -60,6 +63,16 @@ class Bar:
         return sum(count for _, count in self.cells)
 
 
+@dataclasses.dataclass(frozen=True)
+class Ratio:
+    """One line of ratios: how many times as much as what the caption names, with its quartiles."""
+
+    name: str
+    low: float
+    middle: float
+    high: float
+
+
 def step(line: str) -> Step | None:
     """The step that a printed line tells, or None."""
     if not (match := _STEP.match(line)):
@@ -77,11 +90,18 @@ def bar(line: str) -> Bar | None:
     return Bar(match[1], tuple((word, int(count)) for word, count in cells))
 
 
+def ratio(line: str) -> Ratio | None:
+    """The ratio that a printed line gives, or None."""
+    if not (match := _RATIO.match(line)):
+        return None
+    return Ratio(match[1], float(match[3]), float(match[2]), float(match[4]))
+
+
 def parts(text: str) -> list[tuple[type | None, str]]:
-    """Cut an output into runs of steps (Step), of counts (Bar) and of other lines (None)."""
+    """Cut an output into runs of steps (Step), of counts (Bar), of ratios (Ratio) and of other lines (None)."""
 
     def kind(line: str) -> type | None:
-        return Step if step(line) else Bar if bar(line) else None
+        return Step if step(line) else Bar if bar(line) else Ratio if ratio(line) else None
 
     runs = itertools.groupby((line.rstrip() for line in text.splitlines()), kind)
     cut = [(kind, "\n".join(lines).strip("\n")) for kind, lines in runs]
@@ -155,6 +175,40 @@ def bars_html(bars: Sequence[Bar], caption: str = "Counted in this build; all ba
     return f'<figcaption>{caption}</figcaption><div class="bars">{drawn}</div>'
 
 
+def ratio_rails(ratios: Sequence[Ratio]) -> list[str]:
+    """The drawn part of each ratio: a bar from 1 to its median, a line over its quartiles, all on one scale."""
+    ends = [end for r in ratios for end in (r.low, r.high) if end > 0]
+    low, high = min([0.9, *ends]), max([1.25, *ends])
+
+    def at(value: float) -> float:
+        return math.log(max(value, low) / low) / math.log(high / low)
+
+    return [
+        f'<div class="ratio" aria-hidden="true"><i class="one" style="--from:{at(1):.4f};--to:{at(1):.4f}"></i>'
+        f'<i class="value" style="--from:{min(at(1), at(r.middle)):.4f};--to:{max(at(1), at(r.middle)):.4f}"></i>'
+        f'<i class="spread" style="--from:{at(r.low):.4f};--to:{at(r.high):.4f}"></i></div>'
+        for r in ratios
+    ]
+
+
+def figure(value: float) -> str:
+    """A ratio with as many digits as mean something."""
+    return f"{value:.2f}" if value < 10 else f"{value:.0f}"
+
+
+def ratios_html(ratios: Sequence[Ratio], caption: str = "") -> str:
+    """Ratios as bars from 1, each with its figure and its quartiles."""
+    caption = (
+        caption or "Medians and quartiles of this build. The upright line is 1; the scale is logarithmic."
+    )
+    drawn = "".join(
+        f'<div class="bar-name">{escape(r.name)}</div>{rail}<div class="figure"><b>{figure(r.middle)}</b> times '
+        f"<span>{figure(r.low)} to {figure(r.high)}</span></div>"
+        for r, rail in zip(ratios, ratio_rails(ratios), strict=True)
+    )
+    return f'<figcaption>{caption}</figcaption><div class="ratios">{drawn}</div>'
+
+
 class Picture(nodes.General, nodes.Element):
     """What an output shows (attribute ``html``), with the output itself as its child."""
 
@@ -221,6 +275,9 @@ def draw(app: Sphinx, doctree: nodes.document) -> None:
             elif kind is Bar:
                 counts = [b for b in map(bar, run.splitlines()) if b]
                 drawn.append(Picture("", part, html=bars_html(counts)))
+            elif kind is Ratio:
+                ratios = [r for r in map(ratio, run.splitlines()) if r]
+                drawn.append(Picture("", part, html=ratios_html(ratios)))
             else:
                 drawn.append(part)
         block.parent.replace(block, drawn)
