@@ -11,6 +11,7 @@ from typing import Any
 
 import sqlalchemy as sa
 from docutils import nodes
+from pictures import Fold
 from sphinx import addnodes
 from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
@@ -56,6 +57,12 @@ def note_references(app: Sphinx, doctree: nodes.document) -> None:
             title = section.next_node(nodes.title) if section is not None else None
             found.setdefault(link["reftarget"], (anchor, title.astext() if title else ""))
     app.env.metadata[app.env.current_document.docname]["refers"] = found
+
+
+def leave_out_of_search(app: Sphinx, doctree: nodes.document) -> None:
+    """Whoever searches for a name does not mean the set-up that all demos share."""
+    for fold in doctree.findall(Fold):
+        fold["classes"].append("no-search")
 
 
 def referring(app: Sphinx, pagename: str) -> list[dict[str, str]]:
@@ -127,6 +134,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     """Note the versions once it is known what will be executed (priority 200)."""
     app.connect("builder-inited", record_versions, priority=250)
     app.connect("doctree-read", note_references, priority=400)
+    app.connect("doctree-read", leave_out_of_search, priority=400)
     app.connect("env-updated", demos_again)
     app.connect("html-page-context", finish_page, priority=900)
     return {"parallel_read_safe": True, "parallel_write_safe": True, "version": "1"}
