@@ -129,6 +129,9 @@ def test_transaction_mode_serves_many_and_session_mode_as_many_as_it_has_session
     assert found["session"]["one_after_the_other"] == {"QueuePool": 5, "NullPool": 6}
     assert found["transaction"]["one_after_the_other"] == {"QueuePool": 6, "NullPool": 6}
     assert found["max_client_conn"] == "FATAL: no more connections allowed (max_client_conn)"
+    keeps_track = [int(number) for number in measure_budget.versions()["pgbouncer"].split(".")] >= [1, 21]
+    refused = "ERROR unknown parameter: pgbouncer/max_prepared_statements"
+    assert found["max_prepared_statements"] == ("accepted" if keeps_track else refused)
 
 
 @with_pgbouncer

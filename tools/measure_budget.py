@@ -196,7 +196,7 @@ def plain(url: str, database: str | None = None) -> psycopg.Connection[Any]:
 
 def fatal(text: str) -> str:
     """An error text from the server's own words on, without paths."""
-    said = re.search(r"(FATAL|ERROR): .*", text)
+    said = re.search(r"(FATAL|ERROR):? .*", text)
     rest = re.sub(r"(/[\w.-]+){2,}(:\d+)?", "...", re.sub(r"^\w+: \([\w.]+\) ", "", text))
     rest = re.sub(r"(__asyncpg_(?:stmt_)?)[0-9a-f-]+__", r"\1...__", rest)  # a counter, or unique
     if pg8000 := re.search(r"'M': '([^']*)'", rest):
