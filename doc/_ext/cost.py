@@ -50,12 +50,13 @@ def table(
 
 def checkout_picture(found: Found) -> Picture:
     """A checkout with each recipe that acts there, against a bare pool."""
-    ratios = [Ratio(name, *quartiles) for name, quartiles in found["checkout"]["alone"].items()]
+    told = [Ratio(name, *quartiles) for name, quartiles in found["checkout"]["alone"].items()]
+    ratios = [r for r in told if r.middle < 10]
     printed = "\n".join(f"{r.name}: {figure(r.middle)} ({figure(r.low)} to {figure(r.high)})" for r in ratios)
     caption = (
         "A checkout and its return, in times of a bare pool's: medians and quartiles. "
         "The upright line is 1; the scale is logarithmic."
-    )
+    ) + "".join(f" Far off this scale: {r.name}, {figure(r.middle)} times." for r in told if r not in ratios)
     return Picture("", nodes.literal_block(printed, printed), html=ratios_html(ratios, caption))
 
 

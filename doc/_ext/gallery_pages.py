@@ -60,7 +60,7 @@ def downloads_first(app: Sphinx, doctree: nodes.document, demo: pathlib.Path) ->
             links[suffix].children = [nodes.Text(what)]
             get += [links[suffix], nodes.Text(" ")]
     install = " ".join(
-        f'"{name}"' if re.search(r"[<>\[\]]", name) else name for name in requirements(demo.read_text())
+        f'"{name}"' if re.search(r"[<>\[\]; ]", name) else name for name in requirements(demo.read_text())
     )
     run = nodes.paragraph("", "Run it alone: ")
     run += [nodes.literal("", f"uv run {demo.name}"), nodes.Text(", or ")]

@@ -202,8 +202,8 @@ def ratios_html(ratios: Sequence[Ratio], caption: str = "") -> str:
         caption or "Medians and quartiles of this build. The upright line is 1; the scale is logarithmic."
     )
     drawn = "".join(
-        f'<div class="bar-name">{escape(r.name)}</div>{rail}<div class="figure"><b>{figure(r.middle)}</b> times '
-        f"<span>{figure(r.low)} to {figure(r.high)}</span></div>"
+        f'<div class="ratio-row"><div class="bar-name">{escape(r.name)}</div>{rail}<div class="figure"><b>{figure(r.middle)}</b> times '
+        f"<span>{figure(r.low)} to {figure(r.high)}</span></div></div>"
         for r, rail in zip(ratios, ratio_rails(ratios), strict=True)
     )
     return f'<figcaption>{caption}</figcaption><div class="ratios">{drawn}</div>'
