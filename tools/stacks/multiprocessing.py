@@ -1,4 +1,4 @@
-"""multiprocessing.Pool, by start method."""
+"""multiprocessing: Pool and Process, by start method."""
 
 from __future__ import annotations
 
@@ -6,10 +6,21 @@ import sys
 
 from stacks.kit import Stack
 
+
+def stack(kind: str, program: str, method: str, hook: str) -> Stack:
+    """Pool or Process with a start method."""
+    return Stack(
+        name="multiprocessing", setting=f"{kind}, {method}", app="multiprocessing", hook=hook,
+        command=lambda port: [sys.executable, program, method], forks=method,
+        reaches=method == "fork",
+    )  # fmt: skip
+
+
 STACKS = [
-    Stack(
-        name="multiprocessing", setting=f"Pool, {method}", app="multiprocessing", hook="initializer",
-        command=lambda port, method=method: [sys.executable, "pool.py", method], forks=method,
+    stack(kind, program, method, hook)
+    for kind, program, hook in (
+        ("Pool", "pool.py", "initializer"),
+        ("Process", "process.py", "first line of the target"),
     )
     for method in ("fork", "spawn", "forkserver")
-]  # fmt: skip
+]
