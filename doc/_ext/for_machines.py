@@ -257,7 +257,9 @@ def record(old: dict[str, Any] | None, new: dict[str, Any], file: pathlib.Path =
     if old is None:
         good = sum(cell["outcome"] == "ok" for cell in cells)
         drivers = len({cell["driver"] for cell in cells})
-        told = [f"First published: {len(cells)} cells of {drivers} drivers, {good} of them ok"]
+        told = [
+            f"First published: {len(cells)} cell{'s' * (len(cells) > 1)}, {good} of them ok, of {drivers} driver{'s' * (drivers > 1)}"
+        ]
     if told:
         entries = json.loads(file.read_text()) if file.exists() else []
         day = new.get("measured") or f"{datetime.date.today():%Y-%m-%d}"

@@ -1,0 +1,177 @@
+"""What programs read of the site: descriptions, the truth table's feed, pages that moved, the book."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import sys
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parent.parent
+sys.path[:0] = [str(ROOT / "doc" / "_ext")]
+
+import for_machines  # noqa: E402 - found by the line above
+
+CONF = """
+import sys
+sys.path.insert(0, {extensions!r})
+project, author, html_theme = "A site", "somebody", "alabaster"
+html_baseurl = "https://example.org/docs/"
+extensions = ["for_machines"]
+poolfork_moved = {moved!r}
+"""
+
+
+def cell(driver: str, outcome: str, **more: Any) -> dict[str, Any]:
+    """A cell of the truth table."""
+    return {
+        "driver": driver,
+        "hazard": "crossed",
+        "variant": "",
+        "recipe": "at-fork",
+        "outcome": outcome,
+    } | more
+
+
+def table(*cells: dict[str, Any], drivers: dict[str, Any] | None = None, **versions: str) -> dict[str, Any]:
+    """A measurement of the truth table."""
+    return {
+        "cells": list(cells),
+        "versions": {"drivers": drivers or {}, **versions},
+        "measured": "2026-01-02",
+    }
+
+
+def test_changes_tell_every_outcome_that_is_another() -> None:
+    """A cell whose outcome changed is named with both outcomes; one that did not is not."""
+    old = table(cell("psycopg", "ok"), cell("pg8000", "wrong-row", variant="tcp"), cell("asyncpg", "ok"))
+    new = table(cell("psycopg", "ok"), cell("pg8000", "ok", variant="tcp"), cell("asyncpg", "hang"))
+    assert for_machines.changes(old, new) == [
+        "pg8000: crossed (tcp) with at-fork is ok, was wrong-row",
+        "asyncpg: crossed with at-fork is hang, was ok",
+    ]
+    assert for_machines.changes(new, new) == []
+
+
+def test_changes_tell_cells_and_versions_that_come_and_go() -> None:
+    """New and vanished cells are counted by driver; other versions are named with the ones before."""
+    old = table(
+        cell("psycopg", "ok"), cell("mysqldb", "ok"), drivers={"psycopg": {"psycopg": "3.2"}}, python="3.11.1"
+    )
+    new = table(
+        cell("psycopg", "ok"),
+        cell("psycopg", "ok", recipe="guard"),
+        drivers={"psycopg": {"psycopg": "3.3"}},
+        python="3.11.2",
+    )
+    assert for_machines.changes(old, new) == [
+        "psycopg: 1 cell measured for the first time",
+        "mysqldb: 1 cell not in the table any more",
+        "psycopg: measured with psycopg 3.3, before with psycopg 3.2",
+        "measured with Python 3.11.2, before with 3.11.1",
+    ]
+
+
+def test_publishing_the_same_twice_records_one_change(tmp_path: pathlib.Path) -> None:
+    """The list begins with a first publication and grows at its top, only by what changed."""
+    file = tmp_path / "changes.json"
+    first, second = table(cell("psycopg", "ok"), cell("pg8000", "not-run")), table(cell("psycopg", "hang"))
+    assert for_machines.record(None, first, file) == ["First published: 1 cell, 1 of them ok, of 1 driver"]
+    assert for_machines.record(first, first, file) == []
+    for_machines.record(first, second, file)
+    entries = json.loads(file.read_text())
+    assert [entry["measured"] for entry in entries] == ["2026-01-02", "2026-01-02"]
+    assert entries[0]["changes"][0] == "psycopg: crossed with at-fork is hang, was ok"
+
+
+@pytest.mark.parametrize(
+    ("text", "short"),
+    [
+        ("Few words.", "Few words."),
+        ("A sentence that fits. And one that does not fit at all.", "A sentence that fits."),
+        (
+            "One endless sentence, without any end that would come in time",
+            "One endless sentence, without any…",
+        ),
+    ],
+)
+def test_descriptions_end_where_a_sentence_or_a_word_ends(text: str, short: str) -> None:
+    """A description is cut after a sentence, else after a word, and is never longer than asked for."""
+    assert for_machines.shortened(text, 38) == short
+
+
+def build(folder: pathlib.Path, moved: dict[str, str], builder: str = "html") -> pathlib.Path:
+    """A site of two pages, built with our extension; returns its folder."""
+    from sphinx.application import Sphinx
+    from sphinx.util.docutils import docutils_namespace
+
+    source = folder / "source"
+    (source / "new").mkdir(parents=True, exist_ok=True)
+    (source / "conf.py").write_text(CONF.format(extensions=str(ROOT / "doc" / "_ext"), moved=moved))
+    (source / "index.rst").write_text("Home\n====\n\nWhat the site is for.\n\n.. toctree::\n\n   new/page\n")
+    (source / "new" / "page.rst").write_text(
+        ".. _here:\n\nA page & more\n=============\n\nSee :ref:`here`: it is here.\n"
+    )
+    with docutils_namespace():
+        app = Sphinx(
+            source, source, folder / builder, folder / "doctrees", builder, status=None, warningiserror=True
+        )
+        app.build()
+        assert app.statuscode == 0
+    return folder / builder
+
+
+def test_a_page_that_moved_leads_to_its_new_place(tmp_path: pathlib.Path) -> None:
+    """The old address has a page that sends readers on, anchor included, and search engines to the new one."""
+    site = build(tmp_path, {"old/name": "new/page"})
+    left = (site / "old" / "name.html").read_text()
+    assert 'http-equiv="refresh" content="0; url=../new/page.html"' in left
+    assert 'location.replace("../new/page.html" + location.hash)' in left
+    assert '<link rel="canonical" href="https://example.org/docs/new/page.html">' in left
+    assert "old/name" not in (site / "sitemap.xml").read_text()
+
+
+@pytest.mark.parametrize("moved", [{"index": "new/page"}, {"old": "nowhere"}])
+def test_a_move_that_cannot_be_fails_the_build(tmp_path: pathlib.Path, moved: dict[str, str]) -> None:
+    """A page that is still there cannot have moved, and none can move to where no page is."""
+    with pytest.raises(Exception, match="poolfork_moved"):
+        build(tmp_path, moved)
+
+
+def test_an_incremental_build_keeps_every_page_in_its_lists(tmp_path: pathlib.Path) -> None:
+    """Built again after one page changed, sitemap and llms.txt still have all, with titles for labels."""
+    build(tmp_path, {})
+    page = tmp_path / "source" / "index.rst"
+    page.write_text(page.read_text() + "\nMore.\n")
+    site = build(tmp_path, {})
+    assert (site / "sitemap.xml").read_text().count("<loc>https://example.org/docs/") == 2
+    assert (site / "llms.txt").read_text().splitlines() == [
+        "# A site", "", "> What the site is for.", "", "## Pages", "",
+        "- [A page & more](https://example.org/docs/new/page.html): See A page & more: it is here.",
+    ]  # fmt: skip
+
+
+def test_the_feed_is_atom(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reader of feeds gets one entry for each publication that changed something, with its changes."""
+    monkeypatch.setattr(for_machines, "CHANGES", tmp_path / "changes.json")
+    for_machines.record(None, table(cell("psycopg", "ok")), tmp_path / "changes.json")
+    (tmp_path / "source").mkdir()
+    (tmp_path / "source" / "truth-table.rst").write_text(":orphan:\n\nTable\n=====\n\nWhat was measured.\n")
+    feed = ElementTree.parse(build(tmp_path, {}) / for_machines.FEED).getroot()
+    atom = f"{{{for_machines.ATOM}}}"
+    assert feed.tag == f"{atom}feed" and feed.findtext(f"{atom}updated") == "2026-01-02T00:00:00Z"
+    assert [entry.findtext(f"{atom}title") for entry in feed.iter(f"{atom}entry")] == [
+        "First published: 1 cell, 1 of them ok, of 1 driver"
+    ]
+    ids = [node.text for node in feed.iter(f"{atom}id")]
+    assert len(set(ids)) == 2 and all(str(text).startswith("https://example.org/docs/") for text in ids)
+
+
+def test_a_page_of_the_book_is_xml() -> None:
+    """Attributes without a value or quotes, tags without an end and forms do not reach a reader of books."""
+    page = "<ul><li class=none hidden>a &amp; b<br>c</ul><form><input disabled></form>"
+    assert ElementTree.fromstring(f"<div>{for_machines.for_book(page)}</div>").findtext("ul/li") == "a & b"
+    assert "form" not in for_machines.for_book(page)
