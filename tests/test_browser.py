@@ -326,7 +326,7 @@ def test_keyboard_alone_explains_a_pasted_error(browser: Browser, address: str) 
     ("words", "expected"),
     [
         ("decryption failed or bad record mac", "symptoms.html"),
-        ("register_at_fork", "gallery/2_fixes/plot_at_fork_hook.html"),
+        ("register_at_fork", "pooling.html"),
         ("lost synchronization with server", "symptoms.html"),
         ("pool_pre_ping", "pooling.html"),
     ],
@@ -420,8 +420,10 @@ def test_no_placeholder_picture_is_shown(site: pathlib.Path, pages: list[str]) -
         claims = soup.select("ul.claims > li")
         assert claims, f"{name} lists no demo"
         for claim in claims:
-            assert claim.select(".thumbnail .mark, .thumbnail .bar"), f"{name}: {claim.get_text()[:80]}"
-            assert claim.select(".shows .outcome"), f"{name}: {claim.get_text()[:80]}"
+            assert claim.select(".thumbnail .mark, .thumbnail .bar, .thumbnail .ratio"), (
+                f"{name}: {claim.get_text()[:80]}"
+            )
+            assert claim.select(".shows .outcome, .thumbnail .ratio"), f"{name}: {claim.get_text()[:80]}"
         assert not soup.select("article img")
 
 

@@ -7,9 +7,10 @@ site's own (`pictures`, poolfork.css).
 from __future__ import annotations
 
 import functools
+import math
 import pathlib
 
-from pictures import Bar, Step, bar, lanes_of, step
+from pictures import Bar, Ratio, Step, bar, figure, lanes_of, ratio, step
 from PIL import Image, ImageDraw, ImageFont
 
 SIZE = (1200, 630)
@@ -109,6 +110,20 @@ def draw_bars(image: Image.Image, bars: list[Bar], box: tuple[int, int, int, int
             x += wide
 
 
+def draw_ratios(image: Image.Image, ratios: list[Ratio], box: tuple[int, int, int, int]) -> None:
+    """The ratios as bars on a logarithmic scale, each with its name and figure."""
+    left, top, right, bottom = box
+    pen, shown = ImageDraw.Draw(image), ratios[:6]
+    begin, end, height = left + 400, right - 200, min(64, (bottom - top) // len(shown))
+    longest = max(math.log(max(one.middle, 1.2)) for one in shown)
+    for i, one in enumerate(shown):
+        y = top + i * height + height // 2
+        pen.text((left, y), one.name, PALE, font(28), anchor="lm")
+        wide = (end - begin) * max(math.log(max(one.middle, 1)) / longest, 0.006)
+        pen.rectangle((begin, y - height // 4, begin + wide, y + height // 4), COLOURS["parent"])
+        pen.text((begin + wide + 16, y), f"{figure(one.middle)} times", TEXT, font(28), anchor="lm")
+
+
 def draw(file: pathlib.Path, title: str, about: str, site: str, printed: str = "") -> None:
     """Write a picture of 1200 x 630 pixels (PNG): `printed` is text with the lines that a demo told."""
     image = Image.new("RGB", SIZE, PAPER)
@@ -122,8 +137,10 @@ def draw(file: pathlib.Path, title: str, about: str, site: str, printed: str = "
     y += 14
     lines = [line.strip() for line in printed.splitlines()]
     steps, bars = [s for s in map(step, lines) if s], [b for b in map(bar, lines) if b]
-    foot = SIZE[1] - EDGE - 20
-    if bars or steps:
+    ratios, foot = [r for r in map(ratio, lines) if r], SIZE[1] - EDGE - 20
+    if ratios:
+        draw_ratios(image, ratios, (EDGE, y, SIZE[0] - EDGE, foot - 10))
+    elif bars or steps:
         words = dict.fromkeys(s.outcome for s in steps if s.outcome)
         words |= dict.fromkeys(word for b in bars for word, count in b.cells if count and word in SYMBOLS)
         box = (EDGE, y, SIZE[0] - EDGE, foot - 60)
