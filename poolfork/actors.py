@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ctypes
+import gc
 import multiprocessing
 import os
 import pathlib
@@ -26,8 +27,6 @@ from multiprocessing.connection import Connection as Pipe
 from typing import Any, NoReturn
 
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import create_async_engine
-from sqlalchemy.orm import Session
 from sqlalchemy.util import greenlet_spawn
 
 from poolfork.drivers import DRIVERS, Driver, Speech, connect_args, of_url, speech
@@ -83,6 +82,9 @@ def tell(error: BaseException) -> str:
     return f"{type(error).__name__}: {' '.join(text.split())}"[:400]
 
 
+_MARK = sa.Table("poolfork_mark", sa.MetaData(), sa.Column("mark", sa.String(40)), prefixes=["TEMPORARY"])
+
+
 class Actor:
     """What parent and child have in common: an engine, and questions to put through it."""
 
@@ -103,6 +105,10 @@ class Actor:
         chosen = dict(self.recipe.engine_arguments) or pool
         made: Any
         if self.driver.is_async:
+            from sqlalchemy.ext.asyncio import (
+                create_async_engine,  # not at the top: a spawned child pays for it
+            )
+
             made = create_async_engine(url, connect_args=arguments, **chosen)
             self.engine = made.sync_engine
         else:
@@ -110,14 +116,14 @@ class Actor:
         self.application_engine = made
         self.recipe.prepare(made)
 
-    def do(self, step: Callable[..., Any], *args: Any) -> Any:
+    def do(self, step: Callable[..., Any], *args: Any, patience: float = PATIENCE) -> Any:
         """Run a step that uses the database; for an async driver inside this actor's event loop."""
         if self.loop is None:
             return step(*args)
         with contextlib.suppress(RuntimeError):
             asyncio.get_running_loop()
             return step(*args)  # we are inside it already
-        return self.loop.run_until_complete(asyncio.wait_for(greenlet_spawn(step, *args), PATIENCE))
+        return self.loop.run_until_complete(asyncio.wait_for(greenlet_spawn(step, *args), patience))
 
     @property
     def speech(self) -> Speech:
@@ -137,17 +143,14 @@ class Actor:
         """The server's id of this connection's session, or our own mark in it where there is none."""
         if self.speech.backend is not None:
             return connection.scalar(sa.text(self.speech.backend))
-        mark = sa.Table(
-            "poolfork_mark", sa.MetaData(), sa.Column("mark", sa.String(40)), prefixes=["TEMPORARY"]
-        )
         try:
-            return connection.scalar(sa.select(mark.c.mark))
+            return connection.scalar(sa.select(_MARK.c.mark))
         except sa.exc.DBAPIError:
             connection.rollback()
-        mark.create(connection, checkfirst=False)
-        connection.execute(mark.insert(), {"mark": uuid.uuid4().hex})
+        _MARK.create(connection, checkfirst=False)
+        connection.execute(_MARK.insert(), {"mark": uuid.uuid4().hex})
         connection.commit()
-        return connection.scalar(sa.select(mark.c.mark))
+        return connection.scalar(sa.select(_MARK.c.mark))
 
     def asks_backend(self) -> Any:
         """Check a connection out, ask which session it is, and give it back."""
@@ -201,6 +204,16 @@ class Child(Actor):
         """Do what the recipe asks of a child."""
         if self.recipe.dispose_in_child is not None:
             self.do(lambda: self.engine.dispose(**self.recipe.dispose_in_child or {}))
+
+    def tries(self, step: Callable[..., Any], *args: Any) -> str:
+        """Do a step; returns the error that it met, as one line. A hang remains one."""
+        try:
+            self.do(step, *args)
+        except TimeoutError:
+            raise
+        except Exception as error:  # noqa: BLE001 - the text is kept
+            return tell(error)
+        return ""
 
     def drops_everything(self) -> None:
         """Forget what was held at the fork, so that only the garbage collector knows it."""
@@ -293,6 +306,8 @@ class Born:
                 return False
             return True
         end = time.monotonic() + patience
+        with contextlib.suppress(OSError):
+            self.pipe.poll(patience)  # its end closes when it is gone
         while os.waitpid(self.pid, os.WNOHANG) == (0, 0):
             if time.monotonic() > end:
                 self.kill()
@@ -358,6 +373,8 @@ class Parent(Actor):
         """Check a connection (or a Session's) out, begin and insert a row; it stays in ``held``."""
         self.make_engine(pool_size=2, max_overflow=0, pool_timeout=0.5)
 
+        from sqlalchemy.orm import Session
+
         def begin() -> None:
             self.held = Session(self.engine) if kind == "session" else self.engine.connect()
             self.insert(self.held, self.parents_row, "parent")
@@ -416,6 +433,14 @@ class Parent(Actor):
                 return
             time.sleep(0.002)
 
+    def until_answered(self, backend: Any, referee: Referee) -> None:
+        """Wait until the server says that it has answered a session, where it can say so."""
+        end = time.monotonic() + PATIENCE
+        while self.speech.answered and time.monotonic() < end:
+            if referee.rows(self.speech.answered.replace(":id", str(backend))):
+                return
+            time.sleep(0.002)
+
 
 class Referee:
     """A plain connection of the parent's, opened after the fork, outside of every pool."""
@@ -451,6 +476,10 @@ class Referee:
         else:
             row += " FOR UPDATE"
         self.rows(row)
+
+    def commits(self) -> None:
+        """COMMIT what the statements so far did."""
+        self.parent.do(self.connection.commit)
 
     def lets_go(self) -> None:
         """End the transaction, and with it the lock."""
@@ -496,6 +525,7 @@ def _lives(
 ) -> NoReturn:
     """A child's life: take the step, say how it went, leave. Never returns."""
     try:
+        gc.disable()  # garbage is collected where a hazard says so; else chance would say when
         child = Child(spec, pipe, inherited)
         step(child)
         pipe.send({"left": leave})
@@ -508,6 +538,7 @@ def _lives(
             pipe.send({"error": tell(error)})
     if leave == "_exit":
         os._exit(0)
+    gc.enable()  # as it is when an application exits
     sys.exit(0)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
 import os
 import pathlib
@@ -14,16 +15,27 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from poolfork.actors import SEVERITY, Spec
+from poolfork.actors import Spec
 from poolfork.cli import BadInput, progress_bar
 from poolfork.drivers import Driver, of_url, versions
 from poolfork.hazards import all_hazards
 from poolfork.nursery import drop_table, in_a_process, make_table
 from poolfork.recipes import RECIPES
 from poolfork.servers import ServerError
-from poolfork.table import Door, Job, Measurement, NurseryError, base_versions, meaningless, plan
+from poolfork.table import (
+    Door,
+    Measurement,
+    NurseryError,
+    again_and_again,
+    base_versions,
+    meaningless,
+    plan,
+    take_the_worst,
+    throw_away_servers,
+)
 from poolfork.write_table import one_of
 
+AT_ONCE = 4  # cells; each has a few sessions, "locked" up to fourteen
 SYMBOLS = {
     "ok": "+",
     "wrong-row": "!",
@@ -66,7 +78,8 @@ def _arguments(arguments: list[str]) -> argparse.Namespace:
     )
     parser.epilog = (
         "Exit code: 0 when guard passes every cell (without guard among the recipes: when all do), 1 when not, 2 on bad input. "
-        "One table, poolfork_ and a random number, is made and dropped."
+        "One table, poolfork_ and a random number, is made and dropped. "
+        "With SQLite nothing is done to your file: the cells get files of their own."
     )
     return parser.parse_args(arguments)
 
@@ -120,7 +133,6 @@ def check(
 ) -> dict[str, Any]:
     """Measure one driver against one server; like `poolfork.table.table`'s JSON, with ``passed`` of ``repeat``."""
     found = all_hazards()
-    groups: list[Job] = []
     jobs = plan([driver], recipes, [found[name] for name in hazards])
     jobs = [job for job in jobs if job.cell["variant"] != "tcp"]  # the URL says how to connect
     to_measure = []
@@ -138,40 +150,27 @@ def check(
             job.cell |= {"outcome": "not-run", "detail": reason, "runs": 0}
         else:
             to_measure.append(job)
-    for _ in range(repeat):
-        groups += [Job(dict(job.cell)) for job in to_measure]
-    spec = Spec(
-        "",
-        "",
-        "nothing",
-        driver.name,
-        url.render_as_string(hide_password=False),
-        {},
-        f"poolfork_{secrets.token_hex(6)}",
-    )
-    tried = in_a_process(lambda: make_table(spec, [0]) and drop_table(spec), 3.0)
-    if "error" in tried:
-        raise BadInput(f"no table can be made there: {_without_password(tried['error'], url)}")
+    if not to_measure:
+        raise BadInput(f"nothing is left to measure: {'; '.join({job.cell['detail'] for job in jobs})}")
+    rounds = again_and_again(to_measure, repeat)
     measurement = Measurement(progress_bar(sys.stderr))
     measurement.dialects[driver.name] = url.drivername
-    door = Door(url.render_as_string(hide_password=False))
-    at_once = 1 if driver.server == "sqlite" else 3
-    try:
-        if groups:
+    with contextlib.ExitStack() as stack:
+        place = url
+        if driver.server == "sqlite":  # what corrupts a file must not be tried on the user's
+            folder = stack.enter_context(throw_away_servers({"sqlite"}))["sqlite"].folder
+            place = url.set(database=f"{folder}/POOLFORK_CELL.db")
+        door = Door(place.render_as_string(hide_password=False))
+        try:
+            _try_to_make_a_table(driver, door.url)
             asyncio.run(
-                measurement.run({driver.name: groups}, lambda name, transport: door, cells_at_once=at_once)
+                measurement.run({driver.name: rounds}, lambda name, transport: door, cells_at_once=AT_ONCE)
             )
-    except NurseryError as error:
-        raise BadInput(f"the driver brought the measuring process down: {error}") from None
-    except ServerError as error:
-        raise BadInput(f"no table can be made there: {_without_password(str(error), url)}") from None
-    for number, job in enumerate(to_measure):
-        rounds = [again.cell for again in groups[number :: len(to_measure)]]
-        worst = min(
-            rounds, key=lambda cell: SEVERITY.index(cell["outcome"]) if cell["outcome"] in SEVERITY else 99
-        )
-        passed = sum(cell["outcome"] == "ok" for cell in rounds)
-        job.cell |= worst | {"runs": sum(cell["runs"] for cell in rounds), "passed": passed, "repeat": repeat}
+        except NurseryError as error:
+            raise BadInput(f"the driver brought the measuring process down: {error}") from None
+        except ServerError as error:
+            raise BadInput(f"no table can be made there: {_without_password(str(error), url)}") from None
+    take_the_worst(to_measure, rounds, repeat)
     for job in jobs:
         job.cell["detail"] = _without_password(job.cell["detail"], url)
     return {
@@ -180,6 +179,14 @@ def check(
         "versions": base_versions()
         | {"driver": versions(driver), "server": measurement.server_versions.get(driver.name, "")},
     }
+
+
+def _try_to_make_a_table(driver: Driver, url: str) -> None:
+    """Make and drop one, before there is a progress bar; raises `ServerError`."""
+    spec = Spec("", "", "nothing", driver.name, url, table=f"poolfork_{secrets.token_hex(6)}")
+    tried = in_a_process(lambda: make_table(spec, [0]) and drop_table(spec), 10.0)
+    if "error" in tried:
+        raise ServerError(tried["error"])
 
 
 def _without_password(text: str, url: sa.URL) -> str:
@@ -193,7 +200,7 @@ def _terminal(measured: dict[str, Any]) -> str:
     recipes = list(dict.fromkeys(cell["recipe"] for cell in cells))
     at = {(cell["hazard"], cell["variant"], cell["recipe"]): cell for cell in cells}
     label = max(len(" ".join(row)) for row in rows) + 2
-    width = max([*map(len, recipes), 13 if cells[0].get("repeat", 1) == 1 else 19]) + 3
+    width = max([*map(len, recipes), 19 if any(cell.get("repeat", 1) > 1 for cell in cells) else 13]) + 3
     columns = max(1, (shutil.get_terminal_size((100, 24)).columns - label) // width)
     lines = [f"{measured['url']}  {measured['versions']['server']}", ""]
     for first in range(0, len(recipes), columns):

@@ -110,6 +110,10 @@ def address(driver: Driver, server: str, tls_ca: str | None = None) -> tuple[str
         url = url.set(query={})
     if driver.name in ("mysqlconnector", "mysqlconnector-c", "pymysql") and not tls_ca:
         arguments["ssl_disabled"] = True  # they encrypt unasked where the server can, on a Unix socket too
+    if driver.name == "pg8000" and not tls_ca:
+        arguments["ssl_context"] = (
+            False  # else it reads all of the system's authorities, each time it connects
+        )
     if tls_ca:
         arguments["tls_ca"] = tls_ca
     return url.render_as_string(hide_password=False), arguments
@@ -137,12 +141,13 @@ class Speech:
     """What the probes say to a server, by its dialect; None where it has no word for it.
 
     ``backend`` asks for the session's id; ``waiting`` is one row when session ``:id`` is executing a
-    statement that waits; ``setting`` is (set, read); ``lock`` is (take, is it free?);
+    statement that waits, ``answered`` when its answer has been sent and nothing was asked since; ``setting`` is (set, read); ``lock`` is (take, is it free?);
     ``prepare`` is (prepare, execute); ``temporary`` is (create, read).
     """
 
     backend: str | None = None
     waiting: str | None = None
+    answered: str | None = None
     setting: tuple[str, str] | None = None
     prepare: tuple[str, str] | None = None
     temporary: tuple[str, str] | None = None
@@ -152,6 +157,7 @@ class Speech:
 _POSTGRESQL = Speech(
     backend="SELECT pg_backend_pid()",
     waiting="SELECT 1 FROM pg_stat_activity WHERE pid = :id AND wait_event_type = 'Lock'",
+    answered="SELECT 1 FROM pg_stat_activity WHERE pid = :id AND wait_event = 'ClientRead'",
     setting=("SET poolfork.parent = 'set'", "SELECT current_setting('poolfork.parent', true)"),
     prepare=("PREPARE poolfork_parent AS SELECT 'prepared'", "EXECUTE poolfork_parent"),
     temporary=(
@@ -163,6 +169,7 @@ _POSTGRESQL = Speech(
 _MYSQL = Speech(
     backend="SELECT CONNECTION_ID()",
     waiting="SELECT 1 FROM information_schema.processlist WHERE id = :id AND command <> 'Sleep' AND info LIKE '%FOR UPDATE%'",
+    answered="SELECT 1 FROM information_schema.processlist WHERE id = :id AND command = 'Sleep'",
     setting=("SET @poolfork_parent = 'set'", "SELECT @poolfork_parent"),
     prepare=("PREPARE poolfork_parent FROM 'SELECT 1'", "EXECUTE poolfork_parent"),
     temporary=(

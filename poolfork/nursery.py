@@ -15,6 +15,7 @@ import importlib
 import json
 import os
 import select
+import shutil
 import signal
 import sys
 import time
@@ -24,7 +25,6 @@ from multiprocessing import forkserver
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import create_async_engine
 
 from poolfork.actors import SEVERITY, START, STEP, NotRun, Parent, Spec, tell
 from poolfork.drivers import of_url
@@ -65,6 +65,12 @@ class Cell:
             else:
                 self.runs, self.done = fact["runs"], True
 
+    def left(self) -> float:
+        """The seconds until it may have to be ended."""
+        now = time.monotonic()
+        ends = self.step_started + self.patience, self.started + self.seconds
+        return max(0.0, min(ends) - now) + 0.01
+
     def overstays(self) -> str | None:
         """Why it has to be ended now, or None."""
         now = time.monotonic()
@@ -96,7 +102,7 @@ class Nursery:
         """Serve; returns None at the end, and in each cell's parent the function that it is to call."""
         rest, open_ = b"", True
         while open_:
-            ready, _, _ = select.select([0, *self.cells], [], [], 0.05)
+            ready, _, _ = select.select([0, *self.cells], [], [], self._patience())
             if 0 in ready:
                 data = os.read(0, 65536)
                 open_ = bool(data)
@@ -123,9 +129,15 @@ class Nursery:
             in_a_process(functools.partial(drop_table, table))
         return None
 
+    def _patience(self) -> float | None:
+        """How long nothing can happen but what is read."""
+        return min((cell.left() for cell in self.cells.values()), default=None)
+
     def _born(self, job: dict[str, Any]) -> Callable[[], None] | None:
         """Fork a cell's parent, or do an errand; in the cell's parent, its life is returned."""
         spec = Spec(**job["spec"])
+        if job["do"] == "cell" and (file := _file(spec)) != (first := _file(self.tables[0])):
+            shutil.copyfile(first, file)  # of SQLite each cell has a database to itself
         if job["do"] == "table":
             answer = in_a_process(lambda: make_table(spec, job["rows"]))
             if "error" not in answer:
@@ -137,6 +149,8 @@ class Nursery:
             all_hazards()[spec.hazard].seconds * (1 if forks else 3),
             STEP if forks else 3 * START,
         )
+        if recipe(spec.recipe).start == "forkserver":
+            forkserver.ensure_running()  # one for all cells: what it forks is as empty as it is itself
         ours, theirs = os.pipe()
         pid = os.fork()
         if pid:
@@ -168,13 +182,16 @@ class Nursery:
 def _live(spec: Spec, pipe: int) -> None:
     """A cell's parent: take the hazard's steps and report. A child of it may leave through here."""
 
+    own = os.getpid()
+
     def report(fact: dict[str, Any]) -> None:
+        if os.getpid() != own:  # a driver made an error of its own of a child's SystemExit
+            sys.exit(0)
         os.write(pipe, json.dumps(fact).encode() + b"\n")
 
+    gc.disable()  # garbage is collected where a hazard says so; else chance would say when
     parent = Parent(spec, report)
     try:
-        if spec.driver == "sqlite" or spec.driver == "aiosqlite":
-            in_a_process(lambda: make_table(spec, [spec.key]))
         all_hazards()[spec.hazard].probe(parent, spec.variant)
     except NotRun as reason:
         report({"not_run": str(reason)})
@@ -254,6 +271,12 @@ def drop_table(spec: Spec) -> dict[str, Any]:
     return {}
 
 
+def _file(spec: Spec) -> str:
+    """The file of an SQLite database; nothing for another."""
+    url = sa.make_url(spec.url)
+    return str(url.database) if url.get_backend_name() == "sqlite" else ""
+
+
 def _say(answer: dict[str, Any]) -> None:
     with contextlib.suppress(BrokenPipeError):
         os.write(1, json.dumps(answer).encode() + b"\n")
@@ -263,16 +286,20 @@ def _warm(dialect: str) -> None:
     """Import and compile, once for all cells, what each would otherwise import and compile for itself."""
     url = sa.make_url(f"{dialect}://")
     kind = url.get_dialect()
-    engine = sa.create_engine(url) if not kind.is_async else create_async_engine(url).sync_engine
+    if kind.is_async:
+        from sqlalchemy.ext.asyncio import create_async_engine
+
+        engine = create_async_engine(url).sync_engine
+    else:
+        engine = sa.create_engine(url)
     table = sa.table("poolfork", sa.column("id"), sa.column("who"))
     for statement in sa.select(sa.literal("word")), table.insert(), sa.select(table.c.id).with_for_update():
         str(statement.compile(dialect=engine.dialect))
-    forkserver.set_forkserver_preload(
-        ["poolfork.hazards.crossed", type(engine.dialect).__module__, *of_url(url).modules]
-    )
-    forkserver.ensure_running()  # one for all cells: what it forks is as empty as it is itself
+    modules = ["poolfork.hazards.crossed", type(engine.dialect).__module__, *of_url(url).modules]
+    forkserver.set_forkserver_preload(modules + ["sqlalchemy.ext.asyncio"] * kind.is_async)
     for module in (
         "psycopg_binary",
+        "sqlalchemy.orm",
         "asyncio.base_events",
         "multiprocessing.spawn",
         "multiprocessing.popen_fork",

@@ -20,15 +20,17 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from poolfork import servers
-from poolfork.actors import Spec
+from poolfork.actors import SEVERITY, Spec
 from poolfork.drivers import DRIVERS, Driver, address, machine, versions
 from poolfork.hazards import Hazard, all_hazards
 from poolfork.recipes import RECIPES, Recipe, recipe
 
 Cell = dict[str, Any]
 TRANSPORTS = ("socket", "tcp")
-AT_ONCE = 3  # nurseries; each runs two cells, most of which wait rather than work
-CELLS_AT_ONCE = 2
+AT_ONCE = 4  # nurseries
+CELLS_AT_ONCE = 8  # of one nursery, most of which wait rather than work
+AT_WORK = min(12, 2 * (os.cpu_count() or 2))  # cells of all nurseries
+AT_WORK_FOR = 1.0  # seconds; who takes longer waits for what does not come, except where much is to be done
 
 
 class NurseryError(RuntimeError):
@@ -99,6 +101,7 @@ class Measurement:
         self.done = self.total = self.bad = 0
         self.server_versions: dict[str, str] = {}
         self.dialects: dict[str, str] = {}
+        self.places = asyncio.Semaphore(AT_WORK)
 
     async def run(
         self,
@@ -184,25 +187,43 @@ class Measurement:
                 return dict(json.loads(line))
 
             for job in {job.transport == "tls": job for job in jobs}.values():
-                await ask({"do": "table", "rows": list(range(len(jobs))), "spec": spec(0, job)})
+                await ask({"do": "table", "rows": list(range(len(jobs))), "spec": spec(-1, job)})
                 made = await answer()
                 if "error" in made:
                     raise servers.ServerError(made["error"])
                 self.server_versions |= {name: made["server"]} if made else {}
-            waiting = list(enumerate(jobs))[::-1]
-            under_way = 0
-            while waiting or under_way:
-                while waiting and under_way < cells_at_once:
-                    number, job = waiting.pop()
+            under_way, at_work = asyncio.Semaphore(cells_at_once), set[int]()
+
+            def gives_up_its_place(number: int) -> None:
+                if number in at_work:
+                    at_work.remove(number)
+                    self.places.release()
+
+            async def ask_for_all() -> None:
+                for number, job in enumerate(jobs):
+                    await under_way.acquire()
+                    await self.places.acquire()
+                    at_work.add(number)
+                    if not all_hazards()[job.cell["hazard"]].busy:
+                        asyncio.get_running_loop().call_later(AT_WORK_FOR, gives_up_its_place, number)
                     await ask({"do": "cell", "number": number, "spec": spec(number, job)})
-                    under_way += 1
-                result = await answer()
-                under_way -= 1
-                cell = jobs[result.pop("number")].cell
-                cell |= result | {"measured": _now()}
-                self.done += 1
-                self.bad += cell["outcome"] not in ("ok", "not-run")
-                self.progress(self.done, self.total, self.bad)
+
+            asking = asyncio.create_task(ask_for_all())
+            try:
+                for _ in jobs:
+                    result = await answer()
+                    number = result.pop("number")
+                    gives_up_its_place(number)
+                    under_way.release()
+                    cell = jobs[number].cell
+                    cell |= result | {"measured": _now()}
+                    self.done += 1
+                    self.bad += cell["outcome"] not in ("ok", "not-run")
+                    self.progress(self.done, self.total, self.bad)
+            finally:
+                asking.cancel()
+                for number in list(at_work):
+                    gives_up_its_place(number)
         finally:
             nursery.stdin.close()  # it ends its cells and drops its table
             with contextlib.suppress(TimeoutError):
@@ -236,13 +257,15 @@ def table(
     drivers: Iterable[str] | None = None,
     recipes: Iterable[str] | None = None,
     hazards: Iterable[str] | None = None,
+    repeat: int = 1,
     cache: bool = True,
     progress: Callable[[int, int, int], None] | None = None,
 ) -> dict[str, Any]:
     """Measure the table (all of it, or the named part) and return it as the JSON that the site renders.
 
     ``cells`` is a list, each with hazard, variant, recipe, driver, outcome, runs, detail, seconds and the
-    time it was measured; ``versions``, ``hazards`` (criterion and source) and ``not_run`` (what was not
+    time it was measured (with ``repeat``, each is measured so many times: the worst outcome counts, and
+    ``passed`` says how often it was ok); ``versions``, ``hazards`` (criterion and source) and ``not_run`` (what was not
     run, why, and the command that would make it run) stand beside it. Raises `servers.ServerError`.
     """
     not_run: list[dict[str, str]] = []
@@ -280,6 +303,7 @@ def table(
                 versions(driver),
                 base_versions(),
                 server_versions.get(job.transport + driver.server),
+                repeat,
             ]
         )
         if job.key in memory.cells:
@@ -287,12 +311,15 @@ def table(
         else:
             to_measure.setdefault(driver.name, []).append(job)
     if to_measure:
+        rounds = {name: again_and_again(waiting, repeat) for name, waiting in to_measure.items()}
         try:
-            _measure(to_measure, Measurement(progress))
+            _measure(rounds, Measurement(progress))
         finally:  # an interrupted table goes on where it stopped
+            for name, waiting in to_measure.items():
+                take_the_worst(waiting, rounds[name], repeat)
             kept = {} if not (drivers or recipes or hazards) else memory.cells
             memory.cells = kept | {
-                job.key: {name: job.cell[name] for name in _MEASURED}
+                job.key: {name: job.cell[name] for name in _MEASURED if name in job.cell}
                 for job in jobs
                 if job.key and "seconds" in job.cell
             }
@@ -328,6 +355,8 @@ def meaningless(driver: Driver, how: Recipe, hazard: Hazard) -> str | None:
         return "an asyncio engine is not shared between threads"
     if hazard.only == "sqlite" and driver.server != "sqlite":
         return "only SQLite's locks belong to a process"
+    if hazard.only == "postgresql" and driver.server != "postgresql":
+        return "only PostgreSQL has it"
     if hazard.name == "tls" and driver.server == "sqlite":
         return "a file has no wire to encrypt"
     if hazard.name == "c-fork" and how.start != "fork":
@@ -338,7 +367,25 @@ def meaningless(driver: Driver, how: Recipe, hazard: Hazard) -> str | None:
 
 
 _SPAWNED = ("crossed", "goodbye-exit")
-_MEASURED = ("outcome", "detail", "runs", "seconds", "measured")
+_MEASURED = ("outcome", "detail", "runs", "seconds", "measured", "passed", "repeat")
+
+
+def again_and_again(jobs: list[Job], repeat: int) -> list[Job]:
+    """The same cells ``repeat`` times, one round after the other."""
+    return [Job(dict(job.cell)) for _ in range(repeat) for job in jobs]
+
+
+def take_the_worst(jobs: list[Job], rounds: list[Job], repeat: int) -> None:
+    """Write into each job's cell the worst outcome of its rounds, if all of them were measured."""
+    for number, job in enumerate(jobs):
+        cells = [again.cell for again in rounds[number :: len(jobs)] if "outcome" in again.cell]
+        if len(cells) < repeat:
+            continue
+        words = [cell["outcome"] for cell in cells]
+        rank = [SEVERITY.index(word) if word in SEVERITY else len(SEVERITY) for word in words]
+        job.cell |= cells[rank.index(min(rank))] | {"runs": sum(cell["runs"] for cell in cells)}
+        if repeat > 1:
+            job.cell |= {"passed": words.count("ok"), "repeat": repeat}
 
 
 def _measure(groups: dict[str, list[Job]], measurement: Measurement) -> None:

@@ -26,6 +26,13 @@ def _arguments(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--driver", action="append", metavar="D", help="only this driver (may be repeated)")
     parser.add_argument("--recipe", action="append", metavar="R", help="only this recipe (may be repeated)")
     parser.add_argument("--hazard", action="append", metavar="H", help="only this hazard (may be repeated)")
+    parser.add_argument(
+        "--repeat",
+        type=int,
+        default=1,
+        metavar="N",
+        help="measure every cell N times; the worst outcome counts",
+    )
     parser.add_argument("--no-cache", action="store_true", help="measure again what was measured before")
     return parser.parse_args(arguments)
 
@@ -45,6 +52,8 @@ def main(arguments: list[str]) -> int:
         (options.hazard, all_hazards(), "hazard"),
     ):
         one_of(given, known, what)
+    if options.repeat < 1:
+        raise BadInput("--repeat takes a number from 1")
     if options.output and not options.output.absolute().parent.is_dir():
         raise BadInput(f"there is no folder {options.output.absolute().parent} to write to")
     start = time.monotonic()
@@ -53,6 +62,7 @@ def main(arguments: list[str]) -> int:
             drivers=options.driver,
             recipes=options.recipe,
             hazards=options.hazard,
+            repeat=options.repeat,
             cache=not options.no_cache,
             progress=progress_bar(sys.stderr),
         )

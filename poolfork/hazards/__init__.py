@@ -19,7 +19,7 @@ from poolfork.actors import Parent
 class Hazard:
     """A hazard: its name, its variants, the function that takes the parent's steps, its criterion.
 
-    ``only`` narrows it to ``asyncio`` drivers, drivers used by ``threads``, or ``sqlite``.
+    ``only`` narrows it to ``asyncio`` drivers, drivers used by ``threads``, ``postgresql`` or ``sqlite``.
     """
 
     name: str
@@ -28,6 +28,11 @@ class Hazard:
     passes_when: str
     only: str = ""
     seconds: float = 12.0
+
+    @property
+    def busy(self) -> bool:
+        """Whether it works all the time that it takes."""
+        return self.seconds > 12
 
     @property
     def source(self) -> tuple[str, int, int]:
@@ -54,7 +59,7 @@ def hazard(
 @cache
 def all_hazards() -> dict[str, Hazard]:
     """Every hazard by its name, in the order in which the table shows them."""
-    for module in "crossed", "goodbye", "held", "pooled", "state", "loop", "files":
+    for module in "crossed", "goodbye", "held", "pooled", "state", "wire", "loop", "files":
         importlib.import_module(f"poolfork.hazards.{module}")
     order = [
         "crossed",

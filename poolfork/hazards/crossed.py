@@ -28,9 +28,11 @@ def speak_at_once(parent: Parent, how: str = "python") -> None:
         with Referee(parent) as referee:
             referee.locks_row()
             child.told()
-            parent.until_waiting(child.hears()["asks_in"], child, referee)
+            session = child.hears()["asks_in"]
+            parent.until_waiting(session, child, referee)
             child.stops()
             referee.lets_go()
+            parent.until_answered(session, referee)
         parent.step("the parent asks, the child's answer being first on a shared wire")
         with parent.judged():
             answer = parent.do(lambda: parent.held.scalar(sa.select(sa.literal("parent"))))

@@ -73,10 +73,4 @@ def _finish(parent: Parent) -> None:
 def child_ends_the_transaction(child: Child, how: str) -> None:
     """Apply the recipe, then roll back or commit the copy."""
     child.applies_recipe()
-    error = ""
-    try:
-        if child.held is not None:
-            child.do(getattr(child.held, how))
-    except Exception as caught:  # noqa: BLE001 - the text is kept
-        error = f"{type(caught).__name__}: {' '.join(str(caught).split())}"[:300]
-    child.says(error_seen=error)
+    child.says(error_seen="" if child.held is None else child.tries(getattr(child.held, how)))

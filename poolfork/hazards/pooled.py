@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import gc
+import sys
 import threading
 import time
 
@@ -97,7 +98,10 @@ def locked(parent: Parent, variant: str) -> None:
     forks = forks if parent.recipe.start == "fork" else 1  # a new program shares no lock: one is enough
     missed: list[Missed] = []
     parent.runs = 0
-    while parent.runs < forks and not missed:
+    sys.setswitchinterval(
+        0.0002
+    )  # the threads give way to each other, and to the fork, in the middle of anything
+    while parent.runs < forks and not (missed or errors):
         busy.set()
         batch = [parent.fork(child_asks) for _ in range(min(BATCH, forks))]
         busy.clear()  # the forks are what counts; the children shall have the processor now
