@@ -124,7 +124,7 @@ def shuffled(names: Iterable[str]) -> list[str]:
 
 def quartiles(found: list[float]) -> list[float]:
     """First quartile, median, third quartile."""
-    return [round(value, 4) for value in statistics.quantiles(found, n=4)]
+    return [round(value, 4) for value in statistics.quantiles(found, n=4, method="inclusive")]
 
 
 def made(url: str, recipe: Recipe) -> sa.Engine:
@@ -268,13 +268,14 @@ def one_fork(url: str, driver: str, many: int) -> tuple[float, float, float]:
     """Medians of some forks: with hooks / without; the hooks' microseconds in parent and child.
 
     Hooks run in the reverse order of their registration before the fork and in that order after it, so
-    that one pair of ours lies inside of the guard's and one outside, and one fork gives both times.
+    that one pair of ours lies inside of the guard's and one outside, and one fork gives both times:
+    processor time, because a child that waits for a processor costs nobody anything.
     """
     clock: dict[str, float] = {}
 
     def look(begin: str, end: str, child: str) -> None:
         def at(moment: str) -> Callable[[], None]:
-            return lambda: clock.update({moment: time.perf_counter()})
+            return lambda: clock.update({moment: time.thread_time()})
 
         os.register_at_fork(before=at(begin), after_in_parent=at(end), after_in_child=at(child))
 

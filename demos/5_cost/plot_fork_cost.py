@@ -144,7 +144,7 @@ assert max(times.values()) < 1.5, "no recipe delays the child's first row by hal
 # %%
 # The parent's part: before each fork the guard takes a reference to every pooled connection, and lets go afterwards.
 # Hooks registered before the guard's and after them look at the clock, so that one and the same fork gives both
-# times, its own and that of the hooks. (The connections are SQLite's in memory, because a thousand of them are cheap.)
+# times, its own and that of the hooks; in processor time. (The connections are SQLite's, in memory: these are cheap.)
 
 
 def fork_with(connections):
@@ -152,7 +152,7 @@ def fork_with(connections):
     clock, found = {}, []
 
     def look(*moments):
-        hooks = [lambda moment=moment: clock.update({moment: time.perf_counter()}) for moment in moments]
+        hooks = [lambda moment=moment: clock.update({moment: time.thread_time()}) for moment in moments]
         os.register_at_fork(before=hooks[0], after_in_parent=hooks[1])
 
     look("fork begins", "fork ends")
