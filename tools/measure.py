@@ -56,6 +56,13 @@ def publish(name: str) -> None:
     if data["fingerprint"] != fingerprint(name):
         raise LookupError(f"{name} was measured with other code than today's: make measure ONLY={name}")
     PUBLISHED.mkdir(exist_ok=True)
+    if name == "table":  # what is different goes to the feed
+        sys.path.insert(0, str(ROOT / "doc" / "_ext"))
+        from for_machines import record
+
+        old = PUBLISHED / file.name
+        for told in record(json.loads(old.read_text()) if old.exists() else None, data):
+            print(told, file=sys.stderr)
     (PUBLISHED / file.name).write_text(json.dumps(data, indent=0, ensure_ascii=False) + "\n")
     print(f"Kept doc/measured/{file.name}", file=sys.stderr)
 
