@@ -74,6 +74,24 @@ REPORTED = [
     ("TypeError: __init__() missing 2 required positional arguments: 'params' and 'orig'", "pickled-dbapi-error",
      "pytorch#51663"),
     ("Caught DatabaseError in DataLoader worker process 1", "pickled-dbapi-error", "pytorch#51663"),
+    ("LOG:  SSL error: decryption failed or bad record mac", "tls-bad-record-mac", "EnterpriseDB/barman#686"),
+    ("peewee.OperationalError: SSL error: bad decrypt", "tls-bad-record-mac", "coleifer/peewee#1757"),
+    ("OperationalError: consuming input failed: SSL error: unexpected eof while reading", "tls-eof",
+     "django-commons/django-tasks-scheduler#394"),
+    ("pymysql.err.OperationalError: (2014, 'Command Out of Sync')", "mysql-out-of-sync", "PyMySQL#563"),
+    ("Exception _mysql_exceptions.ProgrammingError: (2014, \"Commands out of sync; you can't run this command now\") in "
+     "<bound method Cursor.__del__ of <MySQLdb.cursors.Cursor object at 0x101826410>> ignored", "mysql-out-of-sync",
+     "passiomatic/coldsweat#25"),
+    ("asyncpg.exceptions._base.InternalClientError: got result for unknown protocol state 3", "asyncpg-torn",
+     "inmanta/inmanta-core#4342"),
+    ("redis.exceptions.InvalidResponse: Protocol Error: b'1'", "redis-crossed", "celery/celery#6335"),
+    ("UserWarning: MongoClient opened before fork. Create MongoClient only after forking. See PyMongo's documentation "
+     "for details: https://pymongo.readthedocs.io/en/stable/faq.html#is-pymongo-fork-safe", "mongo-opened-before-fork",
+     "biothings.api#247"),
+    ("(20020, 'DB-Lib error message 20020, severity 9:\\nBad token from the server: Datastream processing out of sync\\n')",
+     "freetds-out-of-sync", "pymssql#148"),
+    ("django.db.utils.OperationalError: Code: 100. Unknown packet 4 from server clickhouse.example.org:9000",
+     "clickhouse-unexpected-packet", "clickhouse-driver#454"),
     ("DeprecationWarning: This process (pid=1991) is multi-threaded, use of fork() may lead to deadlocks in the child.",
      "fork-in-threads", "CleanCut/green"),
 ]  # fmt: skip
@@ -108,8 +126,40 @@ MEASURED = [
      "tls-bad-record-mac-python"),
 ]  # fmt: skip
 
+# PostgreSQL's own translations (src/interfaces/libpq/po, src/backend/po), as libpq prints them.
+TRANSLATED = [
+    ("psycopg2.OperationalError: SSL-Fehler: decryption failed or bad record mac", "tls-bad-record-mac"),
+    ("psycopg2.OperationalError: erreur SSL : decryption failed or bad record mac", "tls-bad-record-mac"),
+    ("psycopg2.OperationalError: ошибка SSL: decryption failed or bad record mac", "tls-bad-record-mac"),
+    ("psycopg2.OperationalError: SSLエラー: decryption failed or bad record mac", "tls-bad-record-mac"),
+    ("psycopg2.OperationalError: SSL-SYSCALL-Fehler: Dateiende entdeckt", "tls-eof"),
+    ("psycopg2.OperationalError: erreur SYSCALL SSL : EOF détecté", "tls-eof"),
+    ("psycopg2.OperationalError: SSL-Verbindung wurde unerwartet geschlossen", "tls-closed"),
+    ("psycopg2.OperationalError: la connexion SSL a été fermée de façon inattendue", "tls-closed"),
+    ("psycopg2.OperationalError: la conexión SSL se ha cerrado inesperadamente", "tls-closed"),
+    ("psycopg2.OperationalError: la connessione SSL è stata chiusa inaspettatamente", "tls-closed"),
+    ("psycopg2.OperationalError: Synchronisation mit Server verloren: Nachrichtentyp »5« empfangen, Länge 1714972005",
+     "libpq-lost-sync"),
+    ("psycopg2.OperationalError: synchronisation perdue avec le serveur : a reçu le type de message « 5 »",
+     "libpq-lost-sync"),
+    ("psycopg2.OperationalError: Server beendete die Verbindung unerwartet\n\tDas heißt wahrscheinlich, dass der Server "
+     "abnormal beendete", "pg-server-closed"),
+    ("psycopg2.OperationalError: la connexion au serveur a été coupée de façon inattendue\n\tLe serveur s'est "
+     "peut-être arrêté anormalement", "pg-server-closed"),
+    ("psycopg2.OperationalError: el servidor ha cerrado la conexión inesperadamente", "pg-server-closed"),
+    ("psycopg2.OperationalError: il server ha chiuso la connessione inaspettatamente", "pg-server-closed"),
+    ("LOG:  unerwartetes EOF auf Client-Verbindung mit einer offenen Transaktion", "pg-log-client-gone"),
+    ("LOG:  n'a pas pu recevoir les données du client : Connexion ré-initialisée par le correspondant",
+     "pg-log-client-gone"),
+    ("FATAL:  ungültiger Frontend-Message-Typ 120", "pg-log-client-gone"),
+    ('psycopg.errors.DuplicatePreparedStatement: vorbereitete Anweisung »_pg3_0« existiert bereits',
+     "prepared-statement-exists"),
+    ("WARNUNG:  eine Transaktion ist bereits begonnen", "pg-transaction-mixed"),
+]  # fmt: skip
+
 # Where the error comes from, so that a wrapped text names its driver as a real traceback does.
 FRAMES = {
+    "clickhouse": "clickhouse_driver/connection.py", "freetds": "pymssql/_pymssql.pyx",
     "oracle": "oracledb/impl/thin/transport.pyx", "duckdb": "duckdb/__init__.py", "redis": "redis/connection.py",
     "sqlite": "sqlalchemy/dialects/sqlite/pysqlite.py", "pg8000": "pg8000/core.py",
     "mysql": "MySQLdb/cursors.py", "tls-bad-record-mac-python": "pymysql/connections.py",
@@ -331,6 +381,20 @@ sqlalchemy.orm.exc.DetachedInstanceError: Instance <User at 0x7f1> is not bound 
 sqlalchemy.orm.exc.StaleDataError: UPDATE statement on table 'users' expected to update 1 row(s); 0 were matched.
 sqlalchemy.orm.exc.ObjectDeletedError: Instance '<User at 0x7f1>' has been deleted
 psycopg2.ProgrammingError: no results to fetch
+psycopg.ProgrammingError: the last operation didn't produce records (command status: INSERT 0 1)
+psycopg.OperationalError: the connection is closed
+pymysql.err.InterfaceError: (0, '')
+KeyError: b'x'
+AttributeError: 'NoneType' object has no attribute 'append'
+AttributeError: 'NoneType' object has no attribute 'cancelled'
+IndexError: bytearray index out of range
+google.protobuf.message.DecodeError: Error parsing message: invalid message format
+sqlalchemy.exc.OperationalError: (psycopg2.OperationalError) Verbindung zum Server auf »10.0.0.5«, Port 5432 fehlgeschlagen: Server beendete die Verbindung unerwartet
+sqlalchemy.exc.OperationalError: (psycopg2.OperationalError) FATAL:  tut mir leid, schon zu viele Verbindungen
+psycopg2.errors.AdminShutdown: Verbindung wird abgebrochen aufgrund von Anweisung des Administrators Server beendete die Verbindung unerwartet
+psycopg2.errors.AdminShutdown: arrêt des connexions suite à la demande de l'administrateur
+clickhouse_driver.errors.ServerException: Code: 60. DB::Exception: Table default.t does not exist
+pymssql.OperationalError: (20009, b'DB-Lib error message 20009, severity 9: Unable to connect: Adaptive Server is unavailable')
 psycopg2.ProgrammingError: can't adapt type 'dict'
 psycopg2.InterfaceError: cursor already closed
 psycopg2.InterfaceError: connection already closed

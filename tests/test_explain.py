@@ -12,12 +12,21 @@ import sys
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from symptom_texts import MEASURED, REPORTED, WRAPPINGS, unrelated, varied
+from symptom_texts import MEASURED, REPORTED, TRANSLATED, WRAPPINGS, unrelated, varied
 
 from poolfork.explain import explain, normal, symptoms
+from poolfork.hazards import all_hazards
+from poolfork.reproduce import shape
 
 ROOT = pathlib.Path(__file__).parent.parent
 KNOWN = [(text, entry) for text, entry, _ in REPORTED] + MEASURED
+PRODUCED = [
+    (one["text"], entry)
+    for entry, several in json.loads((ROOT / "doc/measured/symptoms.json").read_text())["symptoms"].items()
+    for one in several
+]
+# what is vague in itself has to name a forking stack, where it stands in a traceback
+VAGUE = {one["id"] for one in symptoms()["symptom"] if "ForkPoolWorker" in one.get("needs", "")}
 NAMES = ["orders", "user", "t", "billing_2", "Ärzte", "a" * 40]
 
 
@@ -27,21 +36,38 @@ def first(text):
     return matches[0].symptom["id"] if matches else None
 
 
-@pytest.mark.parametrize(("text", "entry"), KNOWN)
+@pytest.mark.parametrize(("text", "entry"), KNOWN + TRANSLATED + PRODUCED)
 def test_known_text_finds_its_entry_first(text, entry):
-    """Every reported and every measured text, as it stands."""
+    """Every reported, every translated and every produced text, as it stands."""
     assert first(text) == entry
 
 
 @pytest.mark.parametrize("symptom", symptoms()["symptom"], ids=lambda symptom: symptom["id"])
 def test_entry_matches_its_own_texts_and_is_complete(symptom):
-    """What the page shows is what the patterns find; nothing is left empty."""
-    for text in symptom["texts"]:
-        assert symptom["id"] in {match.symptom["id"] for match in explain(text).matches}, text
-    for field in "title", "drivers", "wire", "hazard", "demo", "lookalikes", "sources":
+    """What the page shows is what the patterns find; a text is reported by somebody, or produced here."""
+    shapes = {shape(text) for text, entry in PRODUCED if entry == symptom["id"]}
+    for one in symptom["texts"]:
+        assert symptom["id"] in {match.symptom["id"] for match in explain(one["text"]).matches}, one
+        assert "url" in one or any(shape(one["text"]) in seen for seen in shapes), one
+        assert one.get("url", "https://").startswith("http")
+    for field in "title", "drivers", "wire", "hazard", "lookalikes", "sources":
         assert symptom[field], field
+    assert symptom["demo"] or shapes
+    for demo in symptom["demo"]:
+        section, name = demo.split("/")
+        assert (ROOT / "demos" / section / f"plot_{name}.py").exists(), demo
+    assert set(symptom["hazard"]) <= set(all_hazards())
     assert symptom["fix"] in symptoms()["fix"] and symptom["sure"] in (1, 2, 3)
     assert all(source.startswith("http") for source in symptom["sources"])
+
+
+def test_thirty_different_texts_were_produced():
+    """Of those that the page shows, on at least ten drivers, with and without TLS."""
+    data = json.loads((ROOT / "doc/measured/symptoms.json").read_text())
+    seen = [one for several in data["symptoms"].values() for one in several]
+    assert len({shape(one["text"]) for one in seen}) >= 30
+    assert len({one["driver"] for one in seen}) >= 10 and {one["tls"] for one in seen} == {True, False}
+    assert all(one["found"] == [entry] for entry, several in data["symptoms"].items() for one in several)
 
 
 def test_ids_are_unique_and_fit_for_a_link():
@@ -51,8 +77,9 @@ def test_ids_are_unique_and_fit_for_a_link():
 
 
 def mutated():
-    """Every known text in every wrapping, with other numbers and names."""
-    for at, (text, entry) in enumerate(KNOWN):
+    """Every known text that tells on its own, in every wrapping, with other numbers and names."""
+    telling = [(text, entry) for text, entry in KNOWN + TRANSLATED + PRODUCED if entry not in VAGUE]
+    for at, (text, entry) in enumerate(telling):
         for turn, wrapping in enumerate(WRAPPINGS):
             number, name = 7919 * (at + 1) + 104729 * turn, NAMES[(at + turn) % len(NAMES)]
             yield wrapping(varied(text, number, name), entry, number, name), entry

@@ -1,24 +1,28 @@
 """The symptoms' page: poolfork/symptoms.toml as an index, and as data for the box to paste into.
 
-``.. symptom-box::`` is the box; ``.. symptom-index::`` one section for each symptom, by what it
-means; ``.. other-causes::`` the texts that are known to mean something else. A symptom is marked
-as reproduced when the build has left its proof in ``build/symptoms-reproduced.json``
-(``{id: "with which versions"}``), else as reported.
+``.. symptom-box::`` is the box; ``.. symptom-proof::`` says how many texts were produced, and when;
+``.. symptom-index::`` has one section for each symptom, by what it means, each text marked as reproduced
+(`measured.load("symptoms")`) or reported; ``.. reproductions::`` shows how each text was forced;
+``.. other-causes::`` has the texts that are known to mean something else.
 """
 
 from __future__ import annotations
 
+import inspect
 import json
 import pathlib
+from html import escape
 from typing import Any
 
+import measured
 from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
 from poolfork.explain import SURE, symptoms
+from poolfork.reproduce import all_reproductions, shape
 
-PROOF = pathlib.Path(__file__).parent.parent.parent / "build" / "symptoms-reproduced.json"
+Seen = dict[str, Any]  # one text that was produced: name, text, driver, version, server, tls
 GROUPS = {
     "tls": (
         "Over TLS",
@@ -83,34 +87,81 @@ class SymptomBox(SphinxDirective):
         return [nodes.raw("", BOX % text, format="html")]
 
 
+def produced() -> dict[str, list[Seen]]:
+    """The texts that were produced, by symptom."""
+    found = measured.load("symptoms")
+    return found.data["symptoms"] if found else {}
+
+
+def step(name: str) -> str:
+    """The anchor of a reproduction's function; its name without the driver."""
+    return "forced-" + name.partition("[")[0].replace("_", "-")
+
+
+def where(seen: list[Seen]) -> str:
+    """With which drivers and servers a text was seen, and how it was forced, as RST."""
+    told: dict[str, None] = {}
+    for one in seen:
+        function = one["name"].partition("[")[0]
+        tls = " over TLS" if one["tls"] else ""
+        told[
+            f"{one['driver']} {one['version']} on {one['server']}{tls} (`{function} <#{step(one['name'])}>`__)"
+        ] = None
+    return "; ".join(told)
+
+
+class SymptomProof(SphinxDirective):
+    """How many texts were produced, on what, and when."""
+
+    def run(self) -> list[nodes.Node]:
+        for file in measured.files("symptoms"):
+            self.env.note_dependency(str(file))
+        seen = [one for several in produced().values() for one in several]
+        if not seen:
+            return measured.note("symptoms")
+        drivers, servers = {one["driver"] for one in seen}, {one["server"] for one in seen}
+        shapes = {shape(one["text"]) for one in seen}
+        says = f"{len(shapes)} different texts were produced, by {len(drivers)} drivers on {', '.join(sorted(servers))}."
+        return [nodes.paragraph("", says), *measured.note("symptoms")]
+
+
 class SymptomIndex(SphinxDirective):
     """Every symptom, by what it means."""
 
     def run(self) -> list[nodes.Node]:
         self.env.note_dependency(str(pathlib.Path(__file__)))
-        proof = json.loads(PROOF.read_text()) if PROOF.exists() else {}
+        seen = produced()
         lines: list[str] = []
         for group, (title, says) in GROUPS.items():
             lines += [title, "-" * len(title), "", says, ""]
             for symptom in symptoms()["symptom"]:
                 if symptom["group"] == group:
-                    lines += self.entry(symptom, proof.get(symptom["id"]))
+                    lines += self.entry(symptom, seen.get(symptom["id"], []))
         return self.parse_text_to_nodes("\n".join(lines), allow_section_headings=True)
 
-    def entry(self, symptom: dict[str, Any], proof: str | None) -> list[str]:
+    def entry(self, symptom: dict[str, Any], seen: list[Seen]) -> list[str]:
         """One symptom as RST."""
         fix = symptoms()["fix"][symptom["fix"]]
-        mark = f"✔ reproduced in this build ({proof})" if proof else "○ reported"
         shown = [self.link(demo) for demo in symptom["demo"]]
+        cells = ", ".join(f"`{name} <truth-table.html#probe-{name}>`__" for name in symptom["hazard"])
+        lines = [f".. _{symptom['id']}:", "", symptom["title"], "~" * len(symptom["title"]), ""]
+        left = list(seen)
+        for text in symptom["texts"]:
+            same = [one for one in seen if shape(text["text"]) in shape(one["text"])]
+            left = [one for one in left if one not in same]
+            mark = f"✔ reproduced: {where(same)}" if same else ""
+            if "url" in text:
+                mark += f"{'; ' if mark else '○ '}reported: {source_link(text['url'])}"
+            lines += [f"- {quoted(text['text'])}", "", f"  {mark or '○ not produced here'}", ""]
+        for text in dict.fromkeys(one["text"] for one in left):
+            same = [one for one in left if one["text"] == text]
+            lines += [f"- {quoted(text[:300])}", "", f"  ✔ reproduced: {where(same)}", ""]
         return [
-            f".. _{symptom['id']}:", "", symptom["title"], "~" * len(symptom["title"]), "",
-            *(f"| {quoted(text)}" for text in symptom["texts"]), "",
+            *lines,
             f":Drivers: {', '.join(symptom['drivers'])}",
             f":How sure: {SURE[symptom['sure']]}",
-            f":Mark: {mark}",
             f":On the wire: {symptom['wire']}",
-            f":Produced by: hazard {', '.join(f'``{hazard}``' for hazard in symptom['hazard'])}"
-            + "".join(f"; {demo}" for demo in shown if demo),
+            f":Produced by: {'; '.join(['cells ' + cells, *filter(None, shown)])}",
             f":Fix: **{fix['title']}.** {fix['text']}",
             f":Not it, if: {' '.join(symptom['lookalikes'])}",
             f":Sources: {', '.join(map(source_link, symptom['sources']))}", "",
@@ -121,6 +172,25 @@ class SymptomIndex(SphinxDirective):
         section, name = demo.split("/")
         page = f"gallery/{section}/plot_{name}"
         return f":doc:`/{page}`" if pathlib.Path(self.env.srcdir, f"{page}.rst").exists() else ""
+
+
+class Reproductions(SphinxDirective):
+    """How each text was forced: what happens on the wire, and the steps."""
+
+    def run(self) -> list[nodes.Node]:
+        shown: dict[str, list[nodes.Node]] = {}
+        for name, one in all_reproductions().items():
+            self.env.note_dependency(inspect.getsourcefile(one.steps) or "")
+            function = one.steps.__name__
+            if function in shown:
+                continue
+            title = (inspect.getdoc(one.steps) or "").partition("\n")[0]
+            head = f'<details id="{step(name)}" class="forced"><summary><code>{function}</code> {escape(title)}</summary>'
+            code = nodes.literal_block(one.source, one.source, language="python")
+            shown[function] = [
+                nodes.raw("", head, format="html"), code, nodes.raw("", "</details>", format="html"),
+            ]  # fmt: skip
+        return [node for several in shown.values() for node in several]
 
 
 class OtherCauses(SphinxDirective):
@@ -147,7 +217,9 @@ def add_program(
 def setup(app: Sphinx) -> dict[str, Any]:
     """Register the directives."""
     app.add_directive("symptom-box", SymptomBox)
+    app.add_directive("symptom-proof", SymptomProof)
     app.add_directive("symptom-index", SymptomIndex)
+    app.add_directive("reproductions", Reproductions)
     app.add_directive("other-causes", OtherCauses)
     app.connect("html-page-context", add_program)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

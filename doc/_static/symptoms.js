@@ -121,6 +121,14 @@ function start() {
   box.querySelector("form").addEventListener("reset", () => setTimeout(run, 0));
   box.hidden = false;
   run(); // what the browser kept from before
+  addEventListener("hashchange", openForced);
+  openForced();
+}
+
+// A link to how a text was forced opens it.
+function openForced() {
+  const forced = location.hash.startsWith("#forced-") && document.getElementById(location.hash.slice(1));
+  if (forced) forced.open = true;
 }
 
 if (typeof module !== "undefined") module.exports = { explain, normal };

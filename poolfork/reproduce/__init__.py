@@ -11,6 +11,7 @@ import functools
 import importlib
 import importlib.metadata
 import inspect
+import re
 import shutil
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from poolfork.drivers import DRIVERS, versions
+from poolfork.explain import normal
 from poolfork.reproduce.stage import Stage
 
 MODULES = ("goodbye", "libpq", "event_loop", "mysql", "sqlalchemy_core", "files", "redis_py")
@@ -112,3 +114,9 @@ def newer_python() -> tuple[str, str] | None:
         if told.returncode == 0 and tuple(map(int, version.split("."))) >= (3, 12):
             return program, version
     return None
+
+
+def shape(text: str) -> str:
+    """A text without what varies from run to run: numbers, addresses, white space."""
+    text = re.sub(r"0x[0-9a-f]+", "0x0", normal(text).lower())
+    return re.sub(r"\d+", "0", re.sub(r"'(127\.0\.0\.1|localhost):\d+'", "'host:0'", text))

@@ -8,7 +8,7 @@ from typing import Any
 
 from poolfork.reproduce import reproduces
 from poolfork.reproduce.libpq import is_ready
-from poolfork.reproduce.stage import Stage, Wire, Worker, text_of
+from poolfork.reproduce.stage import Stage, Wire, Worker, text_of, until, waiting
 
 
 class Asked:
@@ -35,6 +35,14 @@ class Asked:
     def _keep(self, record: logging.LogRecord) -> None:
         error = record.exc_info[1] if record.exc_info else None
         self.log.append(f"{record.getMessage()}\n{type(error).__name__}: {error}")
+
+    def idles(self, wire: Wire) -> None:
+        """Let the loop turn until it has read all that has arrived."""
+        with wire.end_of() as end:
+            until(
+                lambda: self.loop.run_until_complete(asyncio.sleep(0.01)) or waiting(end) == 0,
+                "the loop reads nothing",
+            )
 
     def __call__(self, sql: str, method: str = "execute") -> Any:
         return self.loop.run_until_complete(getattr(self.connection, method)(sql))
@@ -71,11 +79,11 @@ def asyncpg_is_asked_again(on: Stage) -> str:
 
 
 @reproduces("asyncpg-torn", "asyncpg", "postgresql")
-def asyncpg_is_ready_too_early(on: Stage) -> str:
-    """A worker prepares and is killed; the parent, which prepares too, reads the worker's answer to that.
+def loop_hears_half_an_answer(on: Stage) -> str:
+    """A worker prepares a statement and is killed; the parent's idle loop reads the answer, which has no end yet.
 
     worker: Parse, Describe, Flush   killed before it reads
-    parent: Parse, Describe, Flush   reads the worker's answer, binds, and is answered twice
+    parent: its loop takes the answer for the beginning of one of its own, and is busy from then on
     """
     wire = on.wire()
     asks = Asked(on, wire)
@@ -84,6 +92,7 @@ def asyncpg_is_ready_too_early(on: Stage) -> str:
     wire.hears(lambda said: said[:1] == b"1" and b"?column?" in said)
     worker.dies()
     wire.passes()
+    asks.idles(wire)
     return text_of(lambda: asks("SELECT 2", "fetch"))
 
 
@@ -100,9 +109,7 @@ def loop_hears_an_answer_to_nothing(on: Stage) -> str:
     wire.hears(is_ready)
     worker.dies()
     wire.passes()
-    for _ in range(100):  # the loop's turns; the first in which it looks at the socket is enough
-        if not asks.log:
-            asks.loop.run_until_complete(asyncio.sleep(0.01))
+    asks.idles(wire)
     return asks.log[0]
 
 

@@ -19,6 +19,7 @@ import socket
 import stat
 import termios
 import time
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from multiprocessing import Pipe
@@ -111,10 +112,14 @@ def text_of(work: Callable[[], Any]) -> str:
 
 
 def error_text(error: BaseException) -> str:
-    """The last line of a traceback, as Python prints it."""
+    """The end of a traceback, as Python prints it; of Python's own errors with the line in the driver."""
     kind = type(error)
-    name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
-    return f"{name}: {error}".strip()
+    if kind.__module__ != "builtins":
+        return f"{kind.__module__}.{kind.__qualname__}: {error}".strip()
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    file = frame.filename.rpartition("site-packages/")
+    where = f'  File "{file[2]}", line {frame.lineno}, in {frame.name}\n' if file[0] else ""
+    return f"{where}{kind.__qualname__}: {error}".rstrip()
 
 
 def ask(connection: Any, sql: str = "SELECT 1") -> list[tuple[Any, ...]]:
