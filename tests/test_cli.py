@@ -59,6 +59,8 @@ def test_user_without_a_command_is_told_the_commands() -> None:
         ["check", "postgresql+psycopg://u:sekret@127.0.0.1:1/x", "--recipe", "hope"],
         ["check", "postgresql+psycopg://u:sekret@127.0.0.1:1/x", "--hazard", "rain"],
         ["check", "postgresql+psycopg://u:sekret@127.0.0.1:1/x", "--repeat", "0"],
+        ["check", "postgresql+psycopg://u:sekret@127.0.0.1:1/x", "--hazard", "event-loop"],
+        ["table", "--repeat", "0"],
         ["table", "--output", "/no/such/folder/x.json"],
         ["table", "--driver", "carrier-pigeon"],
     ],

@@ -75,6 +75,35 @@ def test_child_starves_and_hangs_with_the_pid_event(postgres: servers.Server) ->
     assert (seen["starved"], seen["locked checkout"]) == ("starved", "hang")
 
 
+def test_child_that_speaks_first_hears_what_the_parent_listens_for(postgres: servers.Server) -> None:
+    """A notification goes to whoever reads the wire next; a recipe for the pool keeps it for the parent."""
+    assert outcomes(postgres, "psycopg2", "nothing", "notify") == {
+        "notify idle": "wrong-row",
+        "notify held": "ok",
+    }
+    assert outcomes(postgres, "psycopg2", "null-pool", "notify")["notify held"] == "parent-lost"
+    assert set(outcomes(postgres, "psycopg2", "guard", "notify").values()) == {"ok"}
+
+
+def test_child_that_unwinds_a_copy_ends_the_parents(postgres: servers.Server) -> None:
+    """The child's way out through the parent's frames says CopyFail on the parent's wire, whatever the recipe."""
+    for recipe in "dispose(close=False)", "at-fork":
+        assert outcomes(postgres, "psycopg2", recipe, "copy")["copy in"] != "ok"
+    assert outcomes(postgres, "psycopg2", "guard", "copy")["copy in"] == "ok"
+
+
+def test_child_is_told_that_it_holds_the_parents_lock(postgres: servers.Server) -> None:
+    """A session's lock that lies in the pool excludes nobody who inherits the session."""
+    assert outcomes(postgres, "psycopg", "nothing", "advisory-lock")["advisory-lock idle"] == "wrong-row"
+    assert set(outcomes(postgres, "psycopg", "guard", "advisory-lock").values()) == {"ok"}
+
+
+def test_parent_reads_a_cursor_that_exceeds_every_buffer(mariadb: servers.Server) -> None:
+    """What the child drains is missing in the parent: rows that fitted into its buffer would hide that."""
+    assert outcomes(mariadb, "pymysql", "dispose(close=False)", "cursor")["cursor close"] == "hang"
+    assert set(outcomes(mariadb, "pymysql", "guard", "cursor").values()) == {"ok"}
+
+
 def test_child_forked_from_c_runs_no_hook(postgres: servers.Server) -> None:
     """``os.register_at_fork`` does nothing for a fork of C's own; the guard still does."""
     assert outcomes(postgres, "psycopg2", "at-fork", "c-fork") == {"c-fork": "wrong-row"}
@@ -107,11 +136,12 @@ def test_child_of_mysqlclient_loses_the_parent_by_exit_alone(mariadb: servers.Se
 def test_child_of_sqlite_breaks_the_parents_transaction(tmp_path: pathlib.Path) -> None:
     """SQLite's locks are not inherited: a copy's ROLLBACK undoes half of the parent's transaction."""
     file = tmp_path / "some.db"
-    file.touch()
+    file.write_bytes(b"")
     for recipe, wanted in ("dispose(close=False)", "write-lost"), ("guard", "ok"):
         url = sa.make_url(f"sqlite:///{file}")
         cells = check(url, DRIVERS["sqlite"], [recipe], ["file-lock"])["cells"]
         assert cells[0]["outcome"] == wanted, cells
+    assert file.read_bytes() == b"", "the user's own file is left alone"
 
 
 def test_parent_over_tls_sees_the_reported_error(postgres: servers.Server) -> None:

@@ -59,6 +59,19 @@ def test_table_measured_twice_is_read_the_second_time(
     assert {cell["outcome"] for cell in first["cells"] if cell["recipe"] == "guard"} == {"ok", "not-run"}
 
 
+def test_cell_measured_often_is_called_by_its_worst_outcome() -> None:
+    """One failure in many rounds is the outcome; how many were ok stands beside it; half a repetition is none."""
+    jobs = [tables.Job({"hazard": name}) for name in ("crossed", "starved")]
+    rounds = tables.again_and_again(jobs, 3)
+    for number, word in enumerate(["ok", "ok", "hang", "ok", "ok"]):
+        rounds[number].cell |= {"outcome": word, "runs": 1, "detail": word}
+    tables.take_the_worst(jobs, rounds, 3)
+    assert jobs[0].cell == {
+        "hazard": "crossed", "outcome": "hang", "detail": "hang", "runs": 3, "passed": 2, "repeat": 3,
+    }  # fmt: skip
+    assert "outcome" not in jobs[1].cell
+
+
 def test_memory_of_another_code_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
     """A cell's key changes with the code, and the guard's with the guard's file."""
     monkeypatch.setattr(tables, "_digest", lambda file: "one")
