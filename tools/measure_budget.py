@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import gc
 import importlib.metadata
 import json
@@ -753,9 +752,7 @@ def cell(spec: Spec) -> dict[str, str]:
 
 def _live_cell(spec: Spec, writer: int) -> None:
     parent = Parent(spec, lambda fact: void(os.write(writer, json.dumps(fact).encode() + b"\n")))
-    # In the instance, so that a child has them too.
-    parent.backend = own_number  # type: ignore[method-assign]
-    parent.until_waiting = functools.partial(until_somebody_waits, parent)  # type: ignore[method-assign]
+    parent.backend = client  # type: ignore[method-assign]  # in the instance: a child has it too
     gc.disable()  # what a driver says when it is collected shows in goodbye-gc, which collects, and only there
     try:
         all_hazards()[spec.hazard].probe(parent, spec.variant)
@@ -770,20 +767,29 @@ def void(_: object) -> None:
     """Nothing."""
 
 
-def own_number(connection: sa.Connection) -> int:
-    """The number that PgBouncer gave this client connection; asks the server something first, as a session would."""
-    connection.scalar(sa.text("SELECT pg_backend_pid()"))
+class Client(int):
+    """The number that PgBouncer gave a client connection; as text, the backend that answered it just now."""
+
+    backend: int
+
+    def __new__(cls, number: int, backend: int) -> Client:
+        made = super().__new__(cls, number)
+        made.backend = backend
+        return made
+
+    def __str__(self) -> str:
+        return str(self.backend)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Client, (int(self), self.backend)
+
+
+def client(connection: sa.Connection) -> Client:
+    """Who asks, and which backend answers: compared by the first, asked about at the server by the second."""
+    backend = connection.scalar(sa.text("SELECT pg_backend_pid()"))
     raw: Any = connection.connection.driver_connection
-    return int(raw.get_server_pid() if hasattr(raw, "get_server_pid") else raw.info.backend_pid)
-
-
-def until_somebody_waits(parent: Parent, backend: Any, child: Any, referee: Any) -> None:
-    """Wait until some session of the server waits for a lock: there is one cell at a time."""
-    end = time.monotonic() + PATIENCE
-    while time.monotonic() < end and not child.pipe.poll(0):
-        if referee.rows("SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock'"):
-            return
-        time.sleep(0.002)
+    number = raw.get_server_pid() if hasattr(raw, "get_server_pid") else raw.info.backend_pid
+    return Client(number, int(backend or 0))
 
 
 def check_behind(url: str) -> dict[str, dict[str, str]]:
