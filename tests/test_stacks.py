@@ -1,0 +1,188 @@
+"""Each stack does what its entry says, in a run of its app as a reader downloads it; what is missing is skipped visibly."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import http.server
+import os
+import pathlib
+import re
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+
+import psutil
+import pytest
+
+ROOT = pathlib.Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT / "tools"))
+
+from stacks import all_stacks  # noqa: E402
+from stacks.kit import (  # noqa: E402
+    APPS,
+    RECIPES,
+    SERVICES,
+    WORDS,
+    Seen,
+    Stack,
+    counts_in,
+    hook_runs,
+    measure_stack,
+    unexpected,
+)  # fmt: skip
+
+from poolfork.servers import postgres  # noqa: E402
+
+STACKS = all_stacks()
+
+
+@pytest.fixture(scope="module")
+def database() -> Iterator[str]:
+    """The URL of a throw-away PostgreSQL with room for many pools."""
+    with postgres(tcp=True) as server:
+        yield server.url.replace("postgresql://", "postgresql+psycopg://")
+
+
+def of_run(ours: set[pathlib.Path]) -> list[int]:
+    """The processes on this machine that belong to the runs in these folders."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if pathlib.Path(process.environ().get("STACK_EVENTS", "")).parent in ours:
+                found.append(process.pid)
+    return found
+
+
+def folders() -> set[pathlib.Path]:
+    """The folders of runs."""
+    return set(pathlib.Path("/tmp").glob("stack-*"))
+
+
+@pytest.mark.parametrize("stack", STACKS, ids=lambda stack: stack.id)
+def test_a_stack_does_what_its_entry_expects(stack: Stack, database: str) -> None:
+    """Its app runs with every recipe: who inherits, which recipes leave every answer right, nothing left behind."""
+    if missing := stack.missing():
+        pytest.skip(f"{missing}: {stack.install or 'pip install -r requirements/stacks.txt'}")
+    before = folders()
+    measured = measure_stack(stack, database)
+    assert measured["unexpected"] == []
+    assert measured["reaches"] == stack.reaches
+    assert set(measured["load"]) == set(stack.runs)
+    assert folders() <= before
+
+
+@pytest.mark.parametrize("stack", STACKS, ids=lambda stack: stack.id)
+def test_a_stack_has_an_app_to_download_and_a_page(stack: Stack) -> None:
+    """Its files exist, an app's head says what it needs, and a page shows its evidence."""
+    files = [file for file in (APPS / stack.app).iterdir() if file.is_file()]
+    assert any("# dependencies = [" in file.read_text() for file in files)
+    assert not {file.name for file in files} & {"guard.py", "load.py", "database.py"}
+    assert set(stack.runs) <= {*RECIPES, *stack.recipes} and set(stack.services) <= set(SERVICES)
+    page = re.sub(r"[^a-z0-9]+", "-", stack.name.lower()).strip("-")
+    assert f".. stack:: {stack.name}\n" in (ROOT / "doc" / "stacks" / f"{page}.rst").read_text()
+
+
+def test_a_killed_measurement_leaves_no_process_and_no_folder(database: str) -> None:
+    """kill -9 of the measuring process, while a stack runs, ends the stack's processes and removes its folder."""
+    code = (
+        "import sys; sys.path[:0] = sys.argv[1:3]; from stacks.kit import Stack, run;"
+        "sleeper = [sys.executable, '-c', 'import os, time; os.fork(); os.setsid(); time.sleep(60)'];"
+        "run(Stack(name='sleeper', setting='', app='gunicorn', command=lambda port: sleeper), 'nothing', sys.argv[3])"
+    )
+    before = folders()
+    command = [sys.executable, "-c", code, str(ROOT / "tools"), str(ROOT), database]
+    measuring = subprocess.Popen(command, start_new_session=True)
+    try:
+        until = time.monotonic() + 30
+        ours: set[pathlib.Path] = set()
+        while not (ours and len(of_run(ours)) == 2):
+            assert time.monotonic() < until and measuring.poll() is None
+            ours = folders() - before
+            time.sleep(0.05)
+    finally:
+        measuring.kill()
+        measuring.wait()
+    until = time.monotonic() + 20
+    while of_run(ours) or ours & folders():
+        assert time.monotonic() < until, "the run outlived the process that measured"
+        time.sleep(0.05)
+
+
+def test_a_load_counts_what_comes_back() -> None:
+    """Right answers, others' answers, errors: each is counted as what it is."""
+
+    class App(http.server.BaseHTTPRequestHandler):
+        """Errs for one number, answers another's for the next."""
+
+        def do_GET(self) -> None:
+            """Answer ``/?n=NUMBER``."""
+            number = int(self.path.rpartition("=")[2])
+            self.send_response(500 if number == 1 else 200)
+            self.end_headers()
+            self.wfile.write(b"7" if number == 2 else str(number).encode())
+
+        def log_message(self, format: str, *args: object) -> None:
+            """Stay silent."""
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), App) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        command = [sys.executable, str(APPS / "load.py"), f"http://127.0.0.1:{server.server_port}", "20"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        server.shutdown()
+    assert counts_in(done.stdout) == {"right": 18, "wrong-row": 1, "error": 1, "hang": 0}, done
+
+
+def test_a_reader_gets_a_database_that_ends_with_the_program() -> None:
+    """database.py gives its command a PostgreSQL, passes its exit code on, and leaves no folder."""
+    before = set(pathlib.Path("/tmp").glob("database-*"))
+    code = (
+        "import os, sqlalchemy as sa; engine = sa.create_engine(os.environ['DATABASE_URL']);"
+        "c = engine.connect(); raise SystemExit(40 + c.scalar(sa.text('SELECT 2')))"
+    )
+    env = {name: value for name, value in os.environ.items() if name != "DATABASE_URL"}
+    command = [sys.executable, str(APPS / "database.py"), sys.executable, "-c", code]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 42, done
+    until = time.monotonic() + 20
+    while set(pathlib.Path("/tmp").glob("database-*")) - before:
+        assert time.monotonic() < until, "its folder is still there"
+        time.sleep(0.05)
+
+
+def event(pid: int, what: str, at: float, **more: object) -> dict[str, object]:
+    """An event as the witness writes it."""
+    return {"pid": pid, "ppid": 1 if pid == 10 else 10, "event": what, "at": at, "opened_by": pid} | more
+
+
+def test_workers_are_those_who_used_a_pool_and_did_not_start_others_that_did() -> None:
+    """A parent that used its pool is no worker; who took its connection inherited it."""
+    seen = Seen(
+        {}, [event(10, "checkout", 1), event(11, "checkout", 2, opened_by=10), event(12, "checkout", 3)]
+    )
+    assert seen.workers == [11, 12] and seen.inherited == 1
+    assert Seen({}, [event(10, "checkout", 1)]).workers == [10]
+
+
+def test_a_hook_is_told_by_where_it_ran_and_when() -> None:
+    """In all, some or no workers; before or after their first use; in the one that came for a killed one."""
+    one, two = event(11, "checkout", 2), event(12, "checkout", 5)
+    assert hook_runs(Seen({}, [one, two])) == "in no worker"
+    some = hook_runs(Seen({}, [event(11, "disposed", 1), one, two]))
+    assert some == "in 1 of 2 workers, before their first use of the pool"
+    late = hook_runs(Seen({}, [one, event(11, "disposed", 3), two, event(12, "disposed", 6)]))
+    assert late == "in all 2 workers, after their first use of the pool"
+    killed = [event(11, "disposed", 1), one, event(11, "killed", 3), event(12, "disposed", 4), two]
+    assert hook_runs(Seen({}, killed)).endswith("; 1 of them replaced one that was killed")
+
+
+def test_what_an_entry_did_not_expect_is_said() -> None:
+    """Each way in which a measurement can differ from the entry is a sentence."""
+    clean, dirty = dict.fromkeys(WORDS, 0) | {"right": 9}, dict.fromkeys(WORDS, 0) | {"right": 8, "error": 1}
+    stack = Stack(name="it", setting="", app="gunicorn", command=lambda port: [])
+    assert unexpected(stack, {"reaches": True, "load": {"nothing": dirty, "at-fork": clean}}) == []
+    assert len(unexpected(stack, {"reaches": False, "load": {"nothing": clean, "guard": dirty}})) == 3
+    c_fork = dataclasses.replace(stack, clean=("guard",))
+    assert len(unexpected(c_fork, {"reaches": True, "load": {"nothing": dirty, "at-fork": clean}})) == 1
