@@ -10,7 +10,7 @@ from stacks.kit import Stack
 def stack(setting: str, *options: str, forks: str = "fork", redis: bool = False) -> Stack:
     """A Celery worker with these options."""
     return Stack(
-        name="celery", setting=setting, app="celery", needs=("celery", "redis") if redis else ("celery",),
+        name="Celery", setting=setting, app="celery", needs=("celery", "redis") if redis else ("celery",),
         command=lambda port: [sys.executable, "tasks.py", "--loglevel", "critical", *options],
         programs=("redis-server",) if redis else (), services=("redis",) if redis else (), package="celery",
         hook="worker_process_init", forks=forks, reaches=forks == "fork",

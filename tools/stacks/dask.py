@@ -10,9 +10,9 @@ from stacks.kit import Stack
 def stack(method: str, note: str) -> Stack:
     """A LocalCluster with a start method."""
     return Stack(
-        name="dask", setting=f"LocalCluster, {method}{note}", app="dask", needs=("distributed",),
+        name="Dask", setting=f"LocalCluster, {method}{note}", app="dask", needs=("distributed",),
         command=lambda port: [sys.executable, "questions.py", method], hook="WorkerPlugin.setup", forks=method,
-        reaches=method == "fork", package="distributed",
+        reaches=method == "fork", patience=120, package="distributed",
     )  # fmt: skip
 
 

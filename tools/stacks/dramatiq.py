@@ -10,7 +10,7 @@ from stacks.kit import Stack
 def stack(setting: str, *command: str, reaches: bool) -> Stack:
     """Actors with workers that are started by this command."""
     return Stack(
-        name="dramatiq", setting=setting, app="dramatiq", needs=("dramatiq", "redis"), programs=("redis-server",),
+        name="Dramatiq", setting=setting, app="dramatiq", needs=("dramatiq", "redis"), programs=("redis-server",),
         command=lambda port: [sys.executable, "tasks.py", *command], services=("redis",), package="dramatiq",
         hook="after_process_boot", reaches=reaches, recipes=() if reaches else ("nothing", "hook", "guard"),
     )  # fmt: skip

@@ -10,7 +10,7 @@ from stacks.kit import Stack
 def stack(setting: str, *options: str, forks: str = "fork") -> Stack:
     """A Huey consumer with these options."""
     return Stack(
-        name="huey", setting=setting, app="huey", needs=("huey",), package="huey",
+        name="Huey", setting=setting, app="huey", needs=("huey",), package="huey",
         command=lambda port: [sys.executable, "tasks.py", *options], hook="on_startup", forks=forks,
         reaches=forks == "fork",
     )  # fmt: skip
@@ -20,5 +20,5 @@ PROCESSES = ("--worker-type", "process")
 STACKS = [
     stack("threads, the default", forks="threads"),
     stack("processes", *PROCESSES),
-    stack("processes, --max-tasks 20", *PROCESSES, "--max-tasks", "20", "--health-check-interval", "1"),
+    stack("processes, --max-tasks 40", *PROCESSES, "--max-tasks", "40", "--health-check-interval", "1"),
 ]

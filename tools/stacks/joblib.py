@@ -12,7 +12,7 @@ def stack(backend: str, forks: str) -> Stack:
     return Stack(
         name="joblib", setting=f"backend {backend}", app="joblib", needs=("joblib",), package="joblib",
         command=lambda port: [sys.executable, "questions.py", backend], hook="initializer", forks=forks,
-        reaches=forks == "fork",
+        reaches=forks == "fork", patience=120,
     )  # fmt: skip
 
 

@@ -10,7 +10,7 @@ from stacks.kit import Stack
 def stack(setting: str, *command: str, reaches: bool) -> Stack:
     """Jobs with a worker that is started by this command."""
     return Stack(
-        name="rq", setting=setting, app="rq", needs=("rq", "redis"), programs=("redis-server",), package="rq",
+        name="RQ", setting=setting, app="rq", needs=("rq", "redis"), programs=("redis-server",), package="rq",
         command=lambda port: [sys.executable, "jobs.py", *command], services=("redis",),
         hook="Worker.main_work_horse" if reaches else "", reaches=reaches,
     )  # fmt: skip

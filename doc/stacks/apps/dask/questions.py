@@ -43,9 +43,10 @@ def main(method):
         connection.execute(sa.text("SELECT 1"))
     dask.config.set({"distributed.worker.multiprocessing-method": method})
     counts = collections.Counter({"right": 0, "wrong-row": 0, "error": 0, "hang": 0})
-    options = {"n_workers": 4, "threads_per_worker": 1, "dashboard_address": None}
+    size = 4 if method == "fork" else 2  # others import for themselves
+    options = {"n_workers": size, "threads_per_worker": 1, "dashboard_address": None}
     with distributed.LocalCluster(**options) as cluster, distributed.Client(cluster) as client:
-        client.wait_for_workers(4, timeout=30)
+        client.wait_for_workers(size, timeout=30)
         if recipe == "hook":
             client.register_plugin(FreshPool())
         pending = client.map(ask, range(240))

@@ -63,7 +63,8 @@ def ask(number):
 
 if __name__ == "__main__":
     counts = collections.Counter({"right": 0, "wrong-row": 0, "error": 0, "hang": 0})
-    command = [*(sys.argv[1:] or ["dramatiq"]), "tasks", "--processes", "4", "--threads", "1"]
+    size = "4" if "serve.py" in sys.argv else "2"  # those of the command import for themselves
+    command = [*(sys.argv[1:] or ["dramatiq"]), "tasks", "--processes", size, "--threads", "1"]
     workers = subprocess.Popen(command, start_new_session=True)
     try:
         up.send().get_result(block=True, timeout=30_000)

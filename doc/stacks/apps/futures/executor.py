@@ -44,10 +44,14 @@ def ask(number):
 
 
 if __name__ == "__main__":
-    context = multiprocessing.get_context(sys.argv[1] if sys.argv[1:] else "fork")
+    method = sys.argv[1] if sys.argv[1:] else "fork"
+    context, size = (
+        multiprocessing.get_context(method),
+        4 if method == "fork" else 2,
+    )  # others import for themselves
     counts = collections.Counter({"right": 0, "wrong-row": 0, "error": 0, "hang": 0})
     started = context.Semaphore(0)
-    executor = ProcessPoolExecutor(4, mp_context=context, initializer=start, initargs=[started])
+    executor = ProcessPoolExecutor(size, mp_context=context, initializer=start, initargs=[started])
     print("after ProcessPoolExecutor():", len(multiprocessing.active_children()), "workers")
     with engine.connect() as connection:  # the first use, after the executor was made and before it forks
         connection.execute(sa.text("SELECT 1"))

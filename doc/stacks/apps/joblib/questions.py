@@ -60,9 +60,13 @@ def ask_twelve(first):
 def main(backend):
     with engine.connect() as connection:  # the first use, in the parent
         connection.execute(sa.text("SELECT 1"))
+    size = 4 if backend == "multiprocessing" else 2  # others import for themselves
     hook = {"initializer": start_worker} if recipe == "hook" else {}
     counts = collections.Counter({"right": 0, "wrong-row": 0, "error": 0, "hang": 0})
-    with joblib.parallel_config(backend=backend, n_jobs=4, **hook), joblib.Parallel(timeout=30) as parallel:
+    with (
+        joblib.parallel_config(backend=backend, n_jobs=size, **hook),
+        joblib.Parallel(timeout=30) as parallel,
+    ):
         parallel(joblib.delayed(up)() for _ in range(8))  # the workers have started
         for start in range(0, 240, 48):
             for found in parallel(

@@ -45,11 +45,15 @@ def ask(number):
 if __name__ == "__main__":
     with engine.connect() as connection:  # the first use, in the parent
         connection.execute(sa.text("SELECT 1"))
-    context = multiprocessing.get_context(sys.argv[1] if sys.argv[1:] else "fork")
+    method = sys.argv[1] if sys.argv[1:] else "fork"
+    context, size = (
+        multiprocessing.get_context(method),
+        4 if method == "fork" else 2,
+    )  # others import for themselves
     counts = collections.Counter({"right": 0, "wrong-row": 0, "error": 0, "hang": 0})
     started = context.Semaphore(0)
-    with context.Pool(4, start, [started]) as workers:
-        if not all(started.acquire(timeout=30) for _ in range(4)):
+    with context.Pool(size, start, [started]) as workers:
+        if not all(started.acquire(timeout=30) for _ in range(size)):
             sys.exit("the workers did not start")
         pending = [workers.apply_async(ask, [number]) for number in range(240)]
         for one in pending:
