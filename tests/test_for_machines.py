@@ -45,13 +45,14 @@ def table(*cells: dict[str, Any], drivers: dict[str, Any] | None = None, **versi
     }
 
 
-def test_changes_tell_every_outcome_that_is_another() -> None:
-    """A cell whose outcome changed is named with both outcomes; one that did not is not."""
-    old = table(cell("psycopg", "ok"), cell("pg8000", "wrong-row", variant="tcp"), cell("asyncpg", "ok"))
-    new = table(cell("psycopg", "ok"), cell("pg8000", "ok", variant="tcp"), cell("asyncpg", "hang"))
+def test_changes_name_what_turned_and_count_what_fails_in_another_way() -> None:
+    """A cell that begins or ceases to be ok is named with both outcomes; a failure of another kind is counted."""
+    old = table(cell("psycopg", "hang"), cell("pg8000", "wrong-row", variant="tcp"), cell("asyncpg", "ok"))
+    new = table(cell("psycopg", "error"), cell("pg8000", "ok", variant="tcp"), cell("asyncpg", "hang"))
     assert for_machines.changes(old, new) == [
         "pg8000: crossed (tcp) with at-fork is ok, was wrong-row",
         "asyncpg: crossed with at-fork is hang, was ok",
+        "psycopg: 1 cell failing in another way than before",
     ]
     assert for_machines.changes(new, new) == []
 

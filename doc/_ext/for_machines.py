@@ -220,15 +220,17 @@ def _several(names: Iterable[str], said: str) -> list[str]:
 def changes(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     """What is different between two measurements of the truth table, one sentence each; outcomes first.
 
+    A cell is named when it begins or ceases to be ok. How a failing one fails is often a matter of who comes
+    first; those cells are counted.
+
     `old` and `new` are what ``tools/measure.py`` writes: ``cells`` (driver, hazard, variant, recipe,
     outcome) and ``versions``. Empty where every outcome and every version is the same.
     """
     before, after = _named(old), _named(new)
-    told = [
-        f"{name} is {after[name]}, was {before[name]}"
-        for name in after
-        if name in before and after[name] != before[name]
-    ]
+    both = [name for name in after if name in before and after[name] != before[name]]
+    turned = [name for name in both if "ok" in (before[name], after[name])]
+    told = [f"{name} is {after[name]}, was {before[name]}" for name in turned]
+    told += _several([name for name in both if name not in turned], "failing in another way than before")
     told += _several([name for name in after if name not in before], "measured for the first time")
     told += _several([name for name in before if name not in after], "not in the table any more")
     was, now = old.get("versions", {}), new.get("versions", {})
