@@ -18,8 +18,8 @@ def stack(setting: str, *options: str, forks: str = "fork", redis: bool = False)
 
 
 STACKS = [
-    stack("prefork, Redis", redis=True),
     stack("prefork, a folder as broker"),
+    stack("prefork, Redis", redis=True),
     stack("prefork, --max-tasks-per-child 20", "--max-tasks-per-child", "20"),
     stack("threads", "--pool", "threads", forks="threads"),
 ]

@@ -7,11 +7,11 @@ import sys
 from stacks.kit import Stack
 
 
-def stack(kind: str, program: str, method: str, hook: str) -> Stack:
+def stack(kind: str, program: str, method: str, hook: str, *options: str) -> Stack:
     """Pool or Process with a start method."""
     return Stack(
-        name="multiprocessing", setting=f"{kind}, {method}", app="multiprocessing", hook=hook,
-        command=lambda port: [sys.executable, program, method], forks=method,
+        name="multiprocessing", setting=", ".join((kind, method, *(f"maxtasksperchild={n}" for n in options))), app="multiprocessing", hook=hook,
+        command=lambda port: [sys.executable, program, method, *options], forks=method,
         reaches=method == "fork",
     )  # fmt: skip
 
@@ -24,3 +24,4 @@ STACKS = [
     )
     for method in ("fork", "spawn", "forkserver")
 ]
+STACKS.insert(1, stack("Pool", "pool.py", "fork", "initializer", "20"))

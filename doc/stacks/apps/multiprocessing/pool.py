@@ -3,6 +3,8 @@
 # ///
 """multiprocessing.Pool with a pool of connections that its parent has used: ``python pool.py fork``.
 
+A second argument is ``maxtasksperchild``.
+
 DATABASE_URL names the database (postgresql+psycopg://...).
 """
 
@@ -52,7 +54,8 @@ if __name__ == "__main__":
     )  # others import for themselves
     counts = collections.Counter({"right": 0, "wrong-row": 0, "error": 0, "hang": 0})
     started = context.Semaphore(0)
-    with context.Pool(size, start, [started]) as workers:
+    recycle = int(sys.argv[2]) if sys.argv[2:] else None  # tasks, after which a worker is replaced
+    with context.Pool(size, start, [started], maxtasksperchild=recycle) as workers:
         if not all(started.acquire(timeout=30) for _ in range(size)):
             sys.exit("the workers did not start")
         pending = [workers.apply_async(ask, [number]) for number in range(240)]

@@ -14,8 +14,9 @@ def test_sixty_questions(database, first, record_property):
             with database.begin() as connection:
                 answer = connection.scalar(sa.text("SELECT CAST(:n AS integer)"), {"n": number})
             counts["right" if answer == number else "wrong-row"] += 1
-        except sa.exc.SQLAlchemyError:
+        except sa.exc.SQLAlchemyError as error:
             counts["error"] += 1
+            print(error)
     signal.alarm(0)
     record_property("counts", dict(counts))
     assert counts == {"right": 60}
