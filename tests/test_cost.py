@@ -20,7 +20,7 @@ sys.path[:0] = [str(ROOT / "doc" / "_ext"), str(ROOT / "tools")]
 import cost  # noqa: E402
 import measure_cost  # noqa: E402
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module")
@@ -35,6 +35,7 @@ def found(postgres_server: Server) -> dict[str, Any]:
             "checkout": measure_cost.checkouts(told, range(2)),
             "first_row": measure_cost.first_rows(told, range(2), range(2)),
             "fork": measure_cost.forks(told, range(2)),
+            "new_pool": measure_cost.quartiles([measure_cost.one_new_pool(told) for _ in range(2)]),
             "memory": measure_cost.memory(told, range(2)),
             "load": 3.0,
             "versions": {"Python": "3", "machine": "a machine"},

@@ -82,6 +82,7 @@ def _everything(url: str, pipe: Any) -> None:
         "checkout": checkouts(url, rounds("checkout")),
         "first_row": first_rows(url, rounds("first_row"), rounds("slow")),
         "fork": forks(url, rounds("fork")),
+        "new_pool": quartiles([apart(one_new_pool, url) for _ in range(ROUNDS["fork"])]),
         "memory": memory(url, rounds("memory")),
         "rounds": ROUNDS,
         "load": os.getloadavg()[0] / (os.cpu_count() or 1),
@@ -209,7 +210,7 @@ def one_first_row(url: str, name: str) -> float:
     context: Any = multiprocessing.get_context(recipe.start)
     engine.connect().close()
     seconds = []
-    for _ in range(2 if name == "spawn" else 4):
+    for _ in range(2 if name in SLOW else 4):
         ours, theirs = context.Pipe(duplex=False)
         began = time.perf_counter()
         if recipe.dispose_before_fork:
@@ -304,6 +305,19 @@ def one_fork(url: str, driver: str, many: int) -> tuple[float, float, float]:
         whole.append(outer / inner)
         parent.append((outer - inner) * 1e6)
     return statistics.median(whole), statistics.median(parent), statistics.median(in_child) * 1e6
+
+
+def one_new_pool(url: str) -> float:
+    """Microseconds of processor time that ``dispose(close=False)`` takes in a child, the median of some."""
+    engine = sa.create_engine(url)
+    engine.connect().close()
+
+    def child() -> float:
+        began = time.thread_time()
+        engine.dispose(close=False)
+        return time.thread_time() - began
+
+    return statistics.median(float(apart(child)) * 1e6 for _ in range(10))
 
 
 # -- memory -----------------------------------------------------------------------------------
