@@ -1,9 +1,11 @@
 """Where cells are born: a fresh process, without a single connection, that forks a parent for each cell.
 
-Run as ``python -m poolfork.nursery``. It reads jobs from standard input, one JSON object a line,
-and writes what came of them to standard output. Each cell's parent leads a session of its own, so
-that it is killed with all its children; when standard input ends, however that comes, everything
-ends, and the nursery drops the table that it made.
+Run as ``python -m poolfork.nursery``, its standard input being a socket. Over that comes, for each
+driver, the driver's dialect with a *line*, another socket: a nursery for this driver is forked, and
+hence need not import everything again. It reads jobs from its line, one JSON object each, and writes
+there what came of them. Each cell's parent leads a session of its own, so that it is killed with all
+its children; when the line ends, however that comes, everything ends, and the nursery drops the
+table that it made.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import os
 import select
 import shutil
 import signal
+import socket
 import sys
 import time
 from collections.abc import Callable
@@ -92,9 +95,10 @@ class Cell:
 
 
 class Nursery:
-    """Runs cells, some at a time, until standard input ends."""
+    """Runs cells, some at a time, until its line ends."""
 
-    def __init__(self) -> None:
+    def __init__(self, line: int) -> None:
+        self.line = line
         self.cells: dict[int, Cell] = {}
         self.tables: list[Spec] = []
 
@@ -102,16 +106,16 @@ class Nursery:
         """Serve; returns None at the end, and in each cell's parent the function that it is to call."""
         rest, open_ = b"", True
         while open_:
-            ready, _, _ = select.select([0, *self.cells], [], [], self._patience())
-            if 0 in ready:
-                data = os.read(0, 65536)
+            ready, _, _ = select.select([self.line, *self.cells], [], [], self._patience())
+            if self.line in ready:
+                data = self._hears()
                 open_ = bool(data)
                 *lines, rest = (rest + data).split(b"\n")
                 for line in lines:
                     life = self._born(json.loads(line))
                     if life is not None:
                         return life
-            for pipe in [pipe for pipe in ready if pipe]:
+            for pipe in [pipe for pipe in ready if pipe != self.line]:
                 data = os.read(pipe, 65536)
                 self.cells[pipe].heard(data)
                 if not data:
@@ -142,7 +146,7 @@ class Nursery:
             answer = in_a_process(lambda: make_table(spec, job["rows"]))
             if "error" not in answer:
                 self.tables.append(spec)
-            _say(answer)
+            self._says(answer)
             return None
         forks = recipe(spec.recipe).start == "fork"
         seconds, patience = (
@@ -160,10 +164,7 @@ class Nursery:
         os.setsid()
         signal.setitimer(signal.ITIMER_REAL, seconds + 5)  # should the nursery be killed
         forkserver._forkserver.ensure_running = lambda: None  # type: ignore[method-assign]  # the nursery's does run
-        nothing = os.open(os.devnull, os.O_RDWR)
-        for descriptor in (0, 1, 2) if "POOLFORK_DEBUG" not in os.environ else (0,):
-            os.dup2(nothing, descriptor)
-        for descriptor in [nothing, ours, *self.cells]:
+        for descriptor in [self.line, ours, *self.cells]:
             os.close(descriptor)
         self.cells = {}
         return lambda: _live(spec, theirs)
@@ -176,7 +177,19 @@ class Nursery:
         os.close(cell.pipe)
         del self.cells[cell.pipe]
         if say:
-            _say(cell.result())
+            self._says(cell.result())
+
+    def _hears(self) -> bytes:
+        try:
+            return os.read(self.line, 65536)
+        except ConnectionError:
+            return b""
+
+    def _says(self, answer: dict[str, Any]) -> None:
+        told = json.dumps(answer).encode() + b"\n"
+        with contextlib.suppress(OSError):
+            while told:
+                told = told[os.write(self.line, told) :]
 
 
 def _live(spec: Spec, pipe: int) -> None:
@@ -277,13 +290,8 @@ def _file(spec: Spec) -> str:
     return str(url.database) if url.get_backend_name() == "sqlite" else ""
 
 
-def _say(answer: dict[str, Any]) -> None:
-    with contextlib.suppress(BrokenPipeError):
-        os.write(1, json.dumps(answer).encode() + b"\n")
-
-
 def _warm(dialect: str) -> None:
-    """Import and compile, once for all cells, what each would otherwise import and compile for itself."""
+    """Import and compile, once for all cells of a driver, what each would otherwise for itself."""
     url = sa.make_url(f"{dialect}://")
     kind = url.get_dialect()
     if kind.is_async:
@@ -299,7 +307,6 @@ def _warm(dialect: str) -> None:
     forkserver.set_forkserver_preload(modules + ["sqlalchemy.ext.asyncio"] * kind.is_async)
     for module in (
         "psycopg_binary",
-        "sqlalchemy.orm",
         "asyncio.base_events",
         "multiprocessing.spawn",
         "multiprocessing.popen_fork",
@@ -309,13 +316,32 @@ def _warm(dialect: str) -> None:
 
 
 def main() -> None:
-    """Serve until standard input ends. The dialect named as argument is made ready first."""
+    """Fork a nursery for each line that comes over standard input, until that ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     all_hazards()
-    _warm(sys.argv[1])
+    importlib.import_module("sqlalchemy.orm")
+    door = socket.socket(fileno=os.dup(0))
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for descriptor in (0, 1, 2) if "POOLFORK_DEBUG" not in os.environ else (0,):
+        os.dup2(nothing, descriptor)  # nobody who is born here shall hold the line open, or speak
+    os.close(nothing)
+    while True:
+        dialect, lines, _, _ = socket.recv_fds(door, 200, 1)
+        with contextlib.suppress(ChildProcessError):
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
+        if not lines:
+            return
+        if not os.fork():
+            break
+        os.close(lines[0])
+        door.send(b".")
+    door.close()
+    os.setsid()
+    _warm(dialect.decode())
     gc.collect()
     gc.freeze()  # what is here is every cell's, and nobody's garbage
-    life = Nursery().run()
+    life = Nursery(lines[0]).run()
     if life is not None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
         life()

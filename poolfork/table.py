@@ -12,15 +12,16 @@ import os
 import pathlib
 import platform
 import secrets
+import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from poolfork import servers
-from poolfork.actors import SEVERITY, Spec
+from poolfork.actors import SEVERITY, Spec, slowness
 from poolfork.drivers import DRIVERS, Driver, address, machine, versions
 from poolfork.hazards import Hazard, all_hazards
 from poolfork.recipes import RECIPES, Recipe, recipe
@@ -28,9 +29,11 @@ from poolfork.recipes import RECIPES, Recipe, recipe
 Cell = dict[str, Any]
 TRANSPORTS = ("socket", "tcp")
 AT_ONCE = 4  # nurseries
-CELLS_AT_ONCE = 8  # of one nursery, most of which wait rather than work
+CELLS_AT_ONCE = 6  # of one nursery, most of which wait rather than work
 AT_WORK = min(12, 2 * (os.cpu_count() or 2))  # cells of all nurseries
-AT_WORK_FOR = 1.0  # seconds; who takes longer waits for what does not come, except where much is to be done
+AT_WORK_FOR = (
+    slowness()
+)  # seconds; who takes longer waits for what does not come, except where much is to be done
 
 
 class NurseryError(RuntimeError):
@@ -102,6 +105,7 @@ class Measurement:
         self.server_versions: dict[str, str] = {}
         self.dialects: dict[str, str] = {}
         self.places = asyncio.Semaphore(AT_WORK)
+        self.environment: dict[str, str] = {}
 
     async def run(
         self,
@@ -117,12 +121,13 @@ class Measurement:
         With ``keep_going`` a driver whose server or nursery fails is ``not-run``; else that is raised.
         """
         self.total = sum(map(len, groups.values()))
+        self.progress(0, self.total, 0)
         gate = asyncio.Semaphore(at_once)
 
         async def one(name: str, jobs: list[Job]) -> None:
             async with gate:
                 try:
-                    await self._group(name, jobs, doors, cells_at_once)
+                    await self._group(name, jobs, doors, nurseries, cells_at_once)
                 except (servers.ServerError, NurseryError) as error:
                     if not keep_going:
                         raise
@@ -132,28 +137,23 @@ class Measurement:
                             {"detail": str(error), "runs": 0} if job.cell["outcome"] == "not-run" else {}
                         )
 
-        try:
-            async with asyncio.TaskGroup() as tasks:
-                for name, jobs in sorted(groups.items(), key=lambda group: -len(group[1])):
-                    tasks.create_task(one(name, jobs))
-        except BaseExceptionGroup as group:
-            raise group.exceptions[0] from None
+        async with _nurseries(self.environment) as nurseries:
+            try:
+                async with asyncio.TaskGroup() as tasks:
+                    for name, jobs in sorted(groups.items(), key=lambda group: -len(group[1])):
+                        tasks.create_task(one(name, jobs))
+            except BaseExceptionGroup as group:
+                raise group.exceptions[0] from None
 
     async def _group(
-        self, name: str, jobs: list[Job], doors: Callable[[str, str], Door], cells_at_once: int
+        self,
+        name: str,
+        jobs: list[Job],
+        doors: Callable[[str, str], Door],
+        nurseries: Nurseries,
+        cells_at_once: int,
     ) -> None:
-        nursery = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "poolfork.nursery",
-            self.dialects.get(name) or DRIVERS[name].dialect,
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=None if "POOLFORK_DEBUG" in os.environ else asyncio.subprocess.DEVNULL,
-            start_new_session=True,
-            limit=2**20,
-        )
-        assert nursery.stdin is not None and nursery.stdout is not None
+        hears, says = await nurseries(self.dialects.get(name) or DRIVERS[name].dialect)
         try:
             table = f"poolfork_{secrets.token_hex(6)}"
 
@@ -175,13 +175,11 @@ class Measurement:
                 )
 
             async def ask(question: dict[str, Any]) -> None:
-                assert nursery.stdin is not None
-                nursery.stdin.write(json.dumps(question).encode() + b"\n")
-                await nursery.stdin.drain()
+                says.write(json.dumps(question).encode() + b"\n")
+                await says.drain()
 
             async def answer() -> dict[str, Any]:
-                assert nursery.stdout is not None
-                line = await nursery.stdout.readline()
+                line = await hears.readline()
                 if not line:
                     raise NurseryError(f"the nursery of {name} died")
                 return dict(json.loads(line))
@@ -225,9 +223,52 @@ class Measurement:
                 for number in list(at_work):
                     gives_up_its_place(number)
         finally:
-            nursery.stdin.close()  # it ends its cells and drops its table
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(asyncio.shield(nursery.wait()), 15)
+            with contextlib.suppress(OSError):
+                says.write_eof()  # it ends its cells and drops its table
+            with contextlib.suppress(TimeoutError, OSError):
+                await asyncio.wait_for(asyncio.shield(hears.read()), 15)
+            says.close()
+
+
+Nurseries = Callable[[str], Awaitable[tuple[asyncio.StreamReader, asyncio.StreamWriter]]]
+
+
+@contextlib.asynccontextmanager
+async def _nurseries(environment: dict[str, str]) -> AsyncIterator[Nurseries]:
+    """Start the process that nurseries are forked from; yields what forks one for a dialect, and speaks with it."""
+    ours, theirs = socket.socketpair()
+    with ours:
+        ours.setblocking(False)
+        with theirs:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-m",
+                "poolfork.nursery",
+                stdin=theirs.fileno(),
+                stdout=asyncio.subprocess.DEVNULL,
+                stderr=None if "POOLFORK_DEBUG" in os.environ else asyncio.subprocess.DEVNULL,
+                start_new_session=True,
+                env=os.environ | environment,
+            )
+        one_at_a_time = asyncio.Lock()
+
+        async def nursery(dialect: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+            line, its_end = socket.socketpair()
+            async with one_at_a_time:
+                try:
+                    with its_end:
+                        socket.send_fds(ours, [dialect.encode()], [its_end.fileno()])
+                    forked = await asyncio.get_running_loop().sock_recv(ours, 1)
+                except OSError:
+                    forked = b""
+            if not forked:
+                line.close()
+                raise NurseryError("the process that nurseries are forked from died")
+            return await asyncio.open_connection(sock=line, limit=2**20)
+
+        yield nursery
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(process.wait(), 5)
 
 
 @contextlib.contextmanager
@@ -392,6 +433,7 @@ def _measure(groups: dict[str, list[Job]], measurement: Measurement) -> None:
     kinds = {DRIVERS[name].server for name in groups}
     if "postgresql" in kinds and servers.openssl_postgres_home():
         kinds.add("postgresql+tls")
+    measurement.progress(0, sum(map(len, groups.values())), 0)  # servers take seconds to start
     with throw_away_servers(kinds) as running:
 
         def doors(name: str, transport: str) -> Door:
@@ -404,6 +446,8 @@ def _measure(groups: dict[str, list[Job]], measurement: Measurement) -> None:
                 return Door(*address(driver, str(server.tls), str(server.ca)))
             return Door(*address(driver, server.url if transport == "socket" else str(server.tcp)))
 
+        # Our own authority is named; the system's hundred and more would be read by every connection.
+        measurement.environment["SSL_CERT_FILE"] = os.devnull
         asyncio.run(measurement.run(groups, doors, keep_going=True))
 
 

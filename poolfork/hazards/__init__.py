@@ -11,6 +11,8 @@ import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from types import CodeType, FunctionType
+from typing import cast
 
 from poolfork.actors import Parent
 
@@ -39,6 +41,29 @@ class Hazard:
         """Where to read it: module, first and last line."""
         lines, first = inspect.getsourcelines(self.probe)
         return self.probe.__module__, first, first + len(lines) - 1
+
+    @property
+    def listing(self) -> str:
+        """The probe's source, then that of the functions that it uses, the child's steps among them."""
+        found: list[FunctionType] = []
+        ahead = [cast(FunctionType, self.probe)]
+        while ahead:
+            function = ahead.pop(0)
+            if function not in found:
+                found.append(function)
+                ahead += _used_by(function)
+        return "\n\n\n".join(inspect.getsource(function).rstrip() for function in found)
+
+
+def _used_by(function: FunctionType) -> list[FunctionType]:
+    """The hazards' own functions that a function names, in the order in which it does."""
+    codes, names = [function.__code__], list[str]()
+    while codes:
+        code = codes.pop(0)
+        names += code.co_names
+        codes += [inner for inner in code.co_consts if isinstance(inner, CodeType)]
+    named = [function.__globals__.get(name) for name in dict.fromkeys(names)]
+    return [each for each in named if isinstance(each, FunctionType) and each.__module__.startswith(__name__)]
 
 
 _REGISTRY: dict[str, Hazard] = {}
