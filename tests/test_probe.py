@@ -187,6 +187,8 @@ def test_every_hazard_can_be_read() -> None:
         "c-fork",
         "event-loop",
         "tls",
+        "notify",
+        "copy",
     }
     assert words <= set(all_hazards())
     for hazard in all_hazards().values():
@@ -197,3 +199,4 @@ def test_every_hazard_can_be_read() -> None:
             and module.startswith("poolfork.hazards.")
             and last > first
         )
+        assert hazard.listing.startswith("@hazard(") and "def child" in hazard.listing, "the child's steps too"
