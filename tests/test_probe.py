@@ -199,4 +199,6 @@ def test_every_hazard_can_be_read() -> None:
             and module.startswith("poolfork.hazards.")
             and last > first
         )
-        assert hazard.listing.startswith("@hazard(") and "def child" in hazard.listing, "the child's steps too"
+        assert hazard.listing.startswith("@hazard(") and "def child" in hazard.listing, (
+            "the child's steps too"
+        )
