@@ -21,6 +21,7 @@ EXECUTED = GALLERY / ".executed.json"
 UNUSED = ("sg_gallery", "sg-tags", "mystnb")  # what our pages show of these, poolfork.css styles
 _CODE = re.compile(r'(<div class="highlight"><pre>)(?:<span></span>)?(.*?)(</pre>)', re.DOTALL)
 _TAG = re.compile(r"<[^>]*>")
+_OPTION = re.compile(r"(?<![\w-])--[A-Za-z][\w-]*(?![^<]*>)")  # an option of a command, not in a tag
 
 
 def record_versions(app: Sphinx) -> None:
@@ -106,6 +107,7 @@ def by_line(html: str) -> str:
             endless = (
                 " endless" if bare.strip() and indentation + len(bare.split()[0]) > 34 else ""
             )  # break it, not before it
+            text = _OPTION.sub(r'<span class="whole">\g<0></span>', text)
             lines.append(
                 f'<span class="line{endless}" style="--in:{indentation}">{begun}{text}{ended}\n</span>'
             )

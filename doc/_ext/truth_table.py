@@ -55,7 +55,10 @@ def summary_html(cells: list[Cell]) -> str:
     by: dict[tuple[str, str], list[Cell]] = defaultdict(list)
     for cell in cells:
         by[cell["recipe"], cell["hazard"]].append(cell)
-    heads = "".join(f'<th scope="col" data-sort>{escape(recipe)}</th>' for recipe in recipes)
+    heads = "".join(
+        f'<th scope="col" data-sort>{escape(recipe).replace("(", "(<wbr>").replace("=", "=<wbr>")}</th>'
+        for recipe in recipes
+    )
     rows = []
     for hazard in hazards:
         row = [f'<th scope="row"><a href="#probe-{hazard}">{escape(hazard)}</a></th>']
