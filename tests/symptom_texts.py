@@ -85,6 +85,7 @@ REPORTED = [
     ("asyncpg.exceptions._base.InternalClientError: got result for unknown protocol state 3", "asyncpg-torn",
      "inmanta/inmanta-core#4342"),
     ("redis.exceptions.InvalidResponse: Protocol Error: b'1'", "redis-crossed", "celery/celery#6335"),
+    ("OperationalError('SSL SYSCALL error: Bad file descriptor\\n',)", "descriptor-closed", "celery/celery#4878"),
     ("UserWarning: MongoClient opened before fork. Create MongoClient only after forking. See PyMongo's documentation "
      "for details: https://pymongo.readthedocs.io/en/stable/faq.html#is-pymongo-fork-safe", "mongo-opened-before-fork",
      "biothings.api#247"),
@@ -384,6 +385,14 @@ psycopg2.ProgrammingError: no results to fetch
 psycopg.ProgrammingError: the last operation didn't produce records (command status: INSERT 0 1)
 psycopg.OperationalError: the connection is closed
 pymysql.err.InterfaceError: (0, '')
+psycopg.errors.ProtocolViolation: bind message supplies 1 parameters, but prepared statement "" requires 2
+ssl.SSLError: [SSL: BAD_RECORD_TYPE] bad record type (_ssl.c:2580)
+sqlalchemy.exc.OperationalError: (psycopg2.OperationalError) connection to server at "10.0.0.5", port 5432 failed: SSL error: wrong version number
+pymysql.err.OperationalError: (2003, "Can't connect to MySQL server on 'db' ([SSL: WRONG_VERSION_NUMBER] wrong version number (_ssl.c:1006))")
+RuntimeError: readexactly() called while another coroutine is already waiting for incoming data
+psycopg.OperationalError: sending query failed: another command is already in progress
+psycopg2.OperationalError: SSL SYSCALL error: Connection timed out
+mysql.connector.errors.InternalError: Unread result found
 KeyError: b'x'
 AttributeError: 'NoneType' object has no attribute 'append'
 AttributeError: 'NoneType' object has no attribute 'cancelled'

@@ -59,7 +59,8 @@ BOX = """\
 
 def quoted(text: str) -> str:
     """A text as an RST literal; backquotes and white space within it would end or mar one."""
-    return f"``{' '.join(text.replace('`', chr(39)).split())}``"
+    text = " ".join(text.replace("`", "'").split())
+    return f"``{''.join(c if c.isprintable() else f'{chr(92)}x{ord(c):02x}' for c in text)}``"
 
 
 def source_link(url: str) -> str:
@@ -98,15 +99,15 @@ def step(name: str) -> str:
     return "forced-" + name.partition("[")[0].replace("_", "-")
 
 
-def where(seen: list[Seen]) -> str:
-    """With which drivers and servers a text was seen, and how it was forced, as RST."""
+def where(shown: str, seen: list[Seen]) -> str:
+    """With which drivers and servers a text was seen, the text itself if it is not the one shown, as RST."""
     told: dict[str, None] = {}
     for one in seen:
         function = one["name"].partition("[")[0]
         tls = " over TLS" if one["tls"] else ""
-        told[
-            f"{one['driver']} {one['version']} on {one['server']}{tls} (`{function} <#{step(one['name'])}>`__)"
-        ] = None
+        actual = "" if quoted(one["text"]) == quoted(shown) else f": {quoted(one['text'][:300])}"
+        link = f"`{function} <#{step(one['name'])}>`__"
+        told[f"{one['driver']} {one['version']} on {one['server']}{tls} ({link}){actual}"] = None
     return "; ".join(told)
 
 
@@ -149,13 +150,13 @@ class SymptomIndex(SphinxDirective):
         for text in symptom["texts"]:
             same = [one for one in seen if shape(text["text"]) in shape(one["text"])]
             left = [one for one in left if one not in same]
-            mark = f"✔ reproduced: {where(same)}" if same else ""
+            mark = f"✔ reproduced: {where(text['text'], same)}" if same else ""
             if "url" in text:
                 mark += f"{'; ' if mark else '○ '}reported: {source_link(text['url'])}"
             lines += [f"- {quoted(text['text'])}", "", f"  {mark or '○ not produced here'}", ""]
         for text in dict.fromkeys(one["text"] for one in left):
             same = [one for one in left if one["text"] == text]
-            lines += [f"- {quoted(text[:300])}", "", f"  ✔ reproduced: {where(same)}", ""]
+            lines += [f"- {quoted(text[:300])}", "", f"  ✔ reproduced: {where(text, same)}", ""]
         return [
             *lines,
             f":Drivers: {', '.join(symptom['drivers'])}",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from poolfork.reproduce import reproduces
 from poolfork.reproduce.stage import Stage, Worker, ask, text_of
 
@@ -179,3 +181,44 @@ def log_of_a_record_that_does_not_decrypt(on: Stage) -> str:
     worker.says()
     text_of(lambda: ask(connection))
     return on.new_in_log("SSL error")
+
+
+@reproduces("descriptor-closed", "psycopg2", "postgresql", tls=True)
+@reproduces("descriptor-closed", "psycopg2", "postgresql")
+def worker_closes_only_the_descriptor(on: Stage) -> str:
+    """A worker closes the inherited descriptor, as a hook may, and then uses the driver's object all the same.
+
+    worker: os.close     says nothing to the server: the parent's connection lives
+    worker: SELECT 1     on a number that stands for no file
+    """
+    connection = on.connection()
+    ask(connection)
+
+    def works() -> object:
+        os.close(connection.fileno())
+        return ask(connection)
+
+    return Worker(works).says()
+
+
+@reproduces("tls-torn-record", "psycopg2", "postgresql", tls=True)
+@reproduces("tls-torn-record", "psycopg", "postgresql", tls=True)
+@reproduces("tls-torn-record", "mysqldb", "mysql", tls=True)
+@reproduces("tls-torn-record", "pymysql", "mysql", tls=True)
+def parent_reads_the_middle_of_a_record(on: Stage) -> str:
+    """The network breaks a record: a worker reads its first byte and is killed, the parent starts with the second.
+
+    worker: SELECT 1     reads the record's kind
+    parent: SELECT 1     reads its version (3.3) where the kind is due
+    """
+    wire = on.wire()
+    connection = on.connection(wire)
+    ask(connection)
+    wire.keeps()
+    worker = Worker(lambda: ask(connection))
+    wire.hears(lambda said: len(said) > 5)
+    wire.gives(1)
+    wire.until_read()
+    worker.dies()
+    wire.passes()
+    return text_of(lambda: ask(connection))

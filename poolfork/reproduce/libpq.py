@@ -180,6 +180,32 @@ def statement_between_two_messages(on: Stage) -> str:
     return first.says()
 
 
+@reproduces("prepared-statement-missing", "pg8000", "postgresql")
+def statement_replaced_before_bind(on: Stage) -> str:
+    """Between a worker's Parse and its Bind, another worker parses a statement with more parameters.
+
+    The second worker is killed, so the first one reads its answers too, and its error one statement late.
+    """
+    wire = on.wire()
+    connection = on.connection(wire)
+    connection.autocommit = True
+    ask(connection)
+    wire.keeps()
+
+    def twice() -> None:
+        cursor = connection.cursor()
+        text_of(lambda: cursor.execute("SELECT %s", ("a",)))
+        cursor.execute("SELECT %s", ("a",))
+
+    first = Worker(twice)
+    parsed = len(wire.hears(is_ready))
+    second = Worker(lambda: connection.cursor().execute("SELECT %s, %s", ("a", "b")))
+    wire.hears(lambda said: is_ready(said) and len(said) > parsed)
+    second.dies()
+    wire.passes()
+    return first.says()
+
+
 @reproduces("psycopg2-no-results", "psycopg2", "postgresql")
 def fetch_finds_no_rows(on: Stage) -> str:
     """As parent_reads_the_end_of_an_answer: psycopg2 has a count of rows, and nothing to fetch."""
@@ -209,6 +235,24 @@ def both_commit(on: Stage) -> str:
     Worker(connection.commit).says()
     connection.commit()
     return str(connection.notices[-1])
+
+
+@reproduces("savepoint-gone", "psycopg2", "postgresql")
+def worker_ends_the_transaction_around_a_savepoint(on: Stage) -> str:
+    """The parent is at a savepoint; a worker rolls the transaction back, with all savepoints."""
+    connection = on.connection()
+    cursor = connection.cursor()
+    cursor.execute("SAVEPOINT sa_savepoint_1")
+    Worker(connection.rollback).says()
+    return text_of(lambda: cursor.execute("RELEASE SAVEPOINT sa_savepoint_1"))
+
+
+@reproduces("pg-cursor-exists", "psycopg2", "postgresql")
+def both_declare(on: Stage) -> str:
+    """The parent reads with a server-side cursor; a worker declares one that the same code gives the same name."""
+    connection = on.connection()
+    connection.cursor("stream").execute("SELECT 1")
+    return Worker(lambda: connection.cursor("stream").execute("SELECT 1")).says()
 
 
 @reproduces("pg-protocol-violation", "psycopg2", "postgresql")

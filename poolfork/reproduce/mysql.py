@@ -131,6 +131,18 @@ def worker_asks_while_the_parent_streams(on: Stage) -> str:
     return Worker(lambda: ask(connection)).says()
 
 
+@reproduces("savepoint-gone", "mysqldb", "mysql")
+@reproduces("savepoint-gone", "pymysql", "mysql")
+def worker_ends_the_transaction_around_a_savepoint(on: Stage) -> str:
+    """The parent is at a savepoint; a worker rolls the transaction back, with all savepoints."""
+    connection = on.connection()
+    cursor = connection.cursor()
+    cursor.execute("BEGIN")
+    cursor.execute("SAVEPOINT sa_savepoint_1")
+    Worker(connection.rollback).says()
+    return text_of(lambda: cursor.execute("RELEASE SAVEPOINT sa_savepoint_1"))
+
+
 @reproduces("mysql-log-aborted", "mysqldb", "mysql")
 def log_of_a_killed_family(on: Stage) -> str:
     """A process and its worker share a session; both are killed, and the server reads the end of the stream."""
