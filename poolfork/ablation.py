@@ -2,11 +2,33 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Iterable
 from typing import Any
 
 from poolfork.guard import MECHANISMS
-from poolfork.table import table
+
+
+def switch_off(*mechanisms: str) -> Callable[[], None]:
+    """Switch mechanisms of this process's guard off; returns the function that switches them on again.
+
+    Raises `ValueError` for a name that is not in `poolfork.guard.MECHANISMS`. Without its canary the
+    guard acts only when Python's own hook calls it.
+    """
+    if unknown := set(mechanisms) - set(MECHANISMS):
+        raise ValueError(f"no such mechanism: {', '.join(sorted(unknown))}")
+    guard: Any = importlib.import_module("poolfork.guard")
+    before, canary = set(guard._off), guard._canary
+    guard._off.update(mechanisms)
+    if "canary" in mechanisms:
+        guard._canary = bytearray(b"\x01")  # a page that nobody wipes
+
+    def on_again() -> None:
+        guard._off.clear()
+        guard._off.update(before)
+        guard._canary = canary
+
+    return on_again
 
 
 def ablation(
@@ -21,6 +43,8 @@ def ablation(
     Returns ``mechanisms``: for each name the list of cells that fail without it and do not fail with
     the whole guard, ``cells`` (how many were measured) and ``versions`` as in `poolfork.table.table`.
     """
+    from poolfork.table import table  # it needs the recipes, and they need this module
+
     names = {f"guard without {mechanism}": mechanism for mechanism in MECHANISMS}
     measured = table(
         drivers=drivers, recipes=["guard", *names], hazards=hazards, cache=cache, progress=progress

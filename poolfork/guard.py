@@ -15,8 +15,8 @@ How it works, in the order of a connection's life:
 
 1. **canary**: a page of memory that the kernel wipes in every child, however it was forked
 2. **track**: for every open connection, which socket is its own, and in which event loop
-3. **pin**: just before a fork, hold everything tracked, so that nothing is destroyed in the child
-4. **gate**: just before a fork, let other threads finish the connect that they are in
+3. **gate**: just before a fork, let other threads finish the connect that they are in
+4. **pin**: just before a fork, hold everything tracked, so that nothing is destroyed in the child
 5. in the child, **settle**: **null** the inherited sockets, give inherited event **loops** an epoll
    of their own, put a fresh pool in **replace** of each inherited one, turn **held** connections
    into objects that only raise a clear error, and keep the inherited driver objects **forever**
@@ -26,7 +26,6 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import functools
 import mmap
 import os
 import select
@@ -36,10 +35,9 @@ import stat
 import sys
 import threading
 import time
-import types
 import warnings
 import weakref
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Literal, TypeVar
 
 from sqlalchemy.exc import ResourceClosedError, SQLAlchemyError
@@ -49,7 +47,7 @@ from sqlalchemy.pool.base import _ConnectionFairy, _ConnectionRecord
 __all__ = ["MECHANISMS", "GuardError", "GuardWarning", "InheritedConnectionError", "guard", "unguard"]
 
 MECHANISMS = ("canary", "pin", "gate", "null", "identity", "loop", "replace", "held", "forever")
-"""What ``guard(engine, _without={...})`` can leave out, so that one can measure what each is for."""
+"""What can be left out (`poolfork.ablation` does), so that one can measure what each is for."""
 
 PATIENCE = 1.0
 """Seconds that a fork waits for other threads' connects, and that a connect waits for a fork."""
@@ -85,23 +83,27 @@ class _PidCanary:
         return os.getpid() == self.pid
 
     def __setitem__(self, index: int, value: int) -> None:
-        self.pid = os.getpid()
+        self.pid = os.getpid() if value else -1
 
 
 def _make_canary() -> Any:
+    if sys.platform != "linux":  # the number may mean something else there
+        return _PidCanary()
+    page = mmap.mmap(-1, mmap.PAGESIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     try:
-        page = mmap.mmap(-1, mmap.PAGESIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         page.madvise(getattr(mmap, "MADV_WIPEONFORK", 18))
-    except (AttributeError, OSError, ValueError):
+    except (OSError, ValueError):
         return _PidCanary()
-    if sys.platform != "linux":  # 18 may mean something else there
-        return _PidCanary()
-    page[0] = 1
-    return memoryview(page)
+    try:  # qemu's user mode took any advice and followed none: gitlab.com/qemu-project/qemu/-/issues/343
+        page.madvise(0x7FFFFFFF)
+    except (OSError, ValueError):
+        page[0] = 1
+        return page
+    return _PidCanary()
 
 
 _canary: Any = _make_canary()
-_blind_canary = b"\x01"  # for the ablation: it never sees a fork
+_off: set[str] = set()  # mechanisms that the ablation has switched off
 
 
 # -- track: which socket is whose? ------------------------------------------------------------
@@ -110,13 +112,17 @@ _blind_canary = b"\x01"  # for the ablation: it never sees a fork
 
 
 class _Track:
-    __slots__ = ("__weakref__", "dbapi", "fairies", "loop", "pid", "private", "record", "sockets", "state")
+    __slots__ = (
+        *("__weakref__", "cursors", "dbapi", "fairies", "loop"),
+        *("pid", "private", "record", "sockets", "state"),
+    )
 
     def __init__(self, state: _State, dbapi: Any, record: _ConnectionRecord) -> None:
         self.state = state
         self.dbapi = dbapi
         self.record = weakref.ref(record)
         self.fairies: list[weakref.ref[_ConnectionFairy]] = []  # those that the record does not know
+        self.cursors: list[weakref.ref[Any]] = []  # open ones that may read from the wire when they die
         self.sockets: tuple[_Identity, ...] = ()
         self.loop: Callable[[], Any] = _nothing
         self.private = False
@@ -136,12 +142,10 @@ class _Track:
 class _State:
     """What one guarded pool and its heirs share; it knows neither pool nor engine."""
 
-    def __init__(self, dialect: Any, url: Any, on_failure: str, without: Collection[str]) -> None:
+    def __init__(self, dialect: Any, url: Any, on_failure: str) -> None:
         self.dialect = dialect
         self.url = url
         self.on_failure = on_failure
-        self.without = frozenset(without)
-        self.canary = _blind_canary if "canary" in without else _canary
         self.must_search = True  # until the driver has been seen to tell its socket
         self.failures: list[str] = []
 
@@ -175,12 +179,17 @@ def _track(state: _State, dbapi: Any, record: _ConnectionRecord, before: dict[in
         with contextlib.suppress(RuntimeError, TypeError):  # no loop runs, or none that can be referred to
             track.loop = weakref.ref(asyncio.get_running_loop())
 
-    def forget(ref: weakref.ref[_Track]) -> None:
-        if _tracks.get(key) is ref:
-            del _tracks[key]
+    def forget(ref: weakref.ref[_Track], tracks: Any = _tracks, canary: Any = _canary) -> None:
+        if not canary[0]:  # it dies in a child that C code forked, and its driver may say goodbye next
+            if "null" not in _off:
+                with _Null() as null:
+                    null.over_all(sockets)
+            _settle()
+        if tracks.get(key) is ref:
+            del tracks[key]
 
+    sockets = track.sockets
     _tracks[key] = weakref.ref(track, forget)
-    record.__class__ = _GuardedRecord
     record._poolfork = track  # type: ignore[attr-defined]
 
 
@@ -289,214 +298,194 @@ def _peer(descriptor: int) -> Any:
         borrowed.detach()
 
 
-# -- pool: where the canary is read -----------------------------------------------------------
-# A guarded pool is the same object with a subclass of its class, made here.  So the canary is
-# read inside calls that happen anyway (a checkout event costs more: it takes a slower path), and
-# `recreate()`, which `Engine.dispose()` calls, makes guarded pools.  The last five overrides are
-# for children forked from C: their first act may be any of these.
+# -- hooks: where the canary is read ----------------------------------------------------------
+# Methods of SQLAlchemy's pool classes, each with the canary in front.  An engine without the guard
+# runs them too, and notices nothing but the read of a byte.  (An event listener costs more: it makes
+# a checkout take a slower path.  So does a subclass: an interpreter that has got used to one class
+# is slow with two.)  All but `connect` and `recreate` are here for children that C code forked:
+# their first act may be any of these.
 
-_classes: dict[tuple[type[Pool], bool], type[Pool]] = {}
 _ONE_HOLDER = (QueuePool, NullPool, SingletonThreadPool, AssertionPool)
 
 
-def _guarded_class(base: type[Pool], canary: Any) -> type[Pool]:
-    """The guarded subclass of a pool's class."""
-    key = base, canary is _canary
-    if key in _classes:
-        return _classes[key]
-    checkout = _checkout_guarded() if base.connect is Pool.connect else None
-    one_holder = issubclass(base, _ONE_HOLDER)  # else the record forgets earlier holders (StaticPool)
+def _hook_pool(kind: Any) -> None:
+    """Hook the methods of a pool's class, once."""
+    for base in kind.__mro__:
+        for name, make in _POOL_HOOKS.items():
+            if name in vars(base) and not hasattr(vars(base)[name], "_poolfork"):
+                _replace_method(base, name, make(vars(base)[name]))
+    if not issubclass(kind, _ONE_HOLDER) and not hasattr(vars(kind).get("connect"), "_poolfork_noting"):
+        _replace_method(kind, "connect", _connect_and_note(kind.connect))
 
-    class GuardedPool(base):  # type: ignore[misc, valid-type]
-        _poolfork: _State | None = None
-        _poolfork_base = base
 
-        def connect(self) -> Any:
-            if not canary[0]:
-                _settle()
-                return self.connect()  # by now this is an inherited pool
-            if checkout is not None:
-                fairy = checkout(_GuardedFairy, self)
-            else:
-                fairy = super().connect()
-                fairy.__class__ = _GuardedFairy
-            if not one_holder:
-                track = getattr(fairy._connection_record, "_poolfork", None)
-                if track is not None:
-                    track.fairies = [ref for ref in track.fairies if ref() is not None]
-                    track.fairies.append(weakref.ref(fairy))
-            return fairy
+def _replace_method(owner: Any, name: str, method: Any) -> None:
+    original = getattr(owner, name)
+    method.__name__, method.__qualname__, method.__doc__ = name, original.__qualname__, original.__doc__
+    method._poolfork = original
+    setattr(owner, name, method)
 
-        def recreate(self) -> Any:
-            if not canary[0]:
-                _settle()
-                return self.recreate()
-            return _adopt(super().recreate(), self._poolfork)
 
-        def _should_wrap_creator(self, creator: Any) -> Any:
-            invoke = super()._should_wrap_creator(creator)
-            return invoke if self._poolfork is None else _tracking(invoke, self._poolfork)
+def _connect(original: Any) -> Any:
+    def connect(self: Any) -> Any:
+        if not _canary[0] and _settle():
+            return self.connect()  # by now this is an inherited pool
+        return original(self)
 
-        def _return_conn(self, record: Any) -> None:
-            if not canary[0]:
-                _settle()
-            else:
-                self._do_return_conn(record)
+    return connect
 
-        def _close_connection(self, connection: Any, **options: Any) -> None:
-            if not canary[0]:
-                _settle()
-                return
+
+def _connect_and_note(original: Any) -> Any:
+    def connect(self: Any) -> Any:
+        fairy = original(self)
+        track = getattr(fairy._connection_record, "_poolfork", None)
+        if track is not None:  # a StaticPool's record forgets its earlier holders
+            _note(track.fairies, fairy)
+        return fairy
+
+    connect._poolfork_noting = True  # type: ignore[attr-defined]
+    return connect
+
+
+def _recreate(original: Any) -> Any:
+    def recreate(self: Any) -> Any:  # Engine.dispose() calls it
+        if not _canary[0] and _settle():
+            return self.recreate()
+        return _adopt(original(self), vars(self).get("_poolfork"))
+
+    return recreate
+
+
+def _dispose(original: Any) -> Any:
+    def dispose(self: Any) -> None:
+        if _canary[0]:
+            original(self)
+        elif _settle():
+            self.dispose()
+
+    return dispose
+
+
+def _close_connection(original: Any) -> Any:
+    def close_connection(self: Any, connection: Any, **options: Any) -> None:
+        if _canary[0]:
             try:
-                super()._close_connection(connection, **options)
+                original(self, connection, **options)
             finally:
                 _untrack(connection)
+        elif _settle():
+            self._close_connection(connection, **options)
 
-        def dispose(self) -> None:
-            if not canary[0]:
-                _settle()
-            else:
-                super().dispose()
+    return close_connection
 
-        if not hasattr(_ConnectionRecord, "needs_gc"):  # SQLAlchemy 2.0: see _GuardedRecord
 
-            @property
-            def _reset_on_return(self) -> Any:
-                if not canary[0]:
-                    _settle()
-                return self.__dict__["_reset_on_return"]
-
-            @_reset_on_return.setter
-            def _reset_on_return(self, value: Any) -> None:
-                self.__dict__["_reset_on_return"] = value
-
-    GuardedPool.__name__ = base.__name__
-    GuardedPool.__qualname__ = base.__qualname__
-    GuardedPool.__module__ = base.__module__
-    return _classes.setdefault(key, GuardedPool)
+_POOL_HOOKS = {
+    "connect": _connect,
+    "recreate": _recreate,
+    "dispose": _dispose,
+    "_close_connection": _close_connection,
+}
 
 
 def _adopt(pool: Any, state: _State | None) -> Any:
-    """Let a pool of a guarded class track what it opens."""
-    pool._poolfork = state
-    pool._creator = pool._creator  # calls _should_wrap_creator()
+    """Let a pool track what it opens."""
+    if state is not None:
+        pool._poolfork = state
+        pool._invoke_creator = _tracking(pool._should_wrap_creator(pool._creator), state)
     return pool
 
 
-class _GuardedFairy(_ConnectionFairy):
-    """What a checkout hands out; `Connection` and `Session` speak to the driver through it."""
+def _hook_connections() -> None:
+    """Hook what a checkout hands out: `Connection` and `Session` speak to the driver through it."""
+    reset, detach = _ConnectionFairy._reset, _ConnectionFairy.detach
+    connect = _ConnectionRecord._ConnectionRecord__connect  # type: ignore[attr-defined]
 
-    __slots__ = ()
+    def fairy_cursor(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if not _canary[0] and _settle_for(self):
+            return self.cursor(*args, **kwargs)
+        cursor = self.dbapi_connection.cursor(*args, **kwargs)
+        if args or kwargs:  # the way to a server-side or unbuffered one, in every driver
+            record = self._connection_record
+            track = vars(self if record is None else record).get("_poolfork")
+            if track is not None:
+                with contextlib.suppress(TypeError):  # a class without weak references
+                    _note(track.cursors, cursor)
+        return cursor
 
-    def cursor(self, *args: Any, **kwargs: Any) -> Any:
-        if not _canary[0] and _forked(self):
-            return self.cursor(*args, **kwargs)  # by now this is an inherited fairy
-        return self.dbapi_connection.cursor(*args, **kwargs)
-
-    def __getattr__(self, key: str) -> Any:  # commit, rollback, and all else that drivers have
-        if not _canary[0] and _forked(self):
+    def fairy_getattr(self: Any, key: str) -> Any:  # commit, rollback, and all else that drivers have
+        if not _canary[0] and _settle_for(self):
             return getattr(self, key)
         return getattr(self.dbapi_connection, key)
 
-    def detach(self) -> None:
+    def fairy_reset(
+        self: Any, pool: Any, transaction_was_reset: bool, terminate_only: bool, asyncio_safe: bool
+    ) -> None:
+        if _canary[0]:
+            reset(self, pool, transaction_was_reset, terminate_only, asyncio_safe)
+        elif _settle_for(self):
+            self._reset(pool, transaction_was_reset, terminate_only, asyncio_safe)
+
+    def fairy_detach(self: Any) -> None:
         record = self._connection_record
-        track = getattr(record, "_poolfork", None)
-        super().detach()
+        track = None if record is None else vars(record).pop("_poolfork", None)
+        detach(self)
         if track is not None:
-            del record._poolfork  # type: ignore[union-attr]
-            track.fairies.append(weakref.ref(self))
+            _note(track.fairies, self)
             self._poolfork = track
 
+    def record_connect(self: Any) -> None:  # with SQLAlchemy's first connect, which sets the dialect up
+        with _gate(vars(self._ConnectionRecord__pool).get("_poolfork")):
+            connect(self)
 
-def _forked(fairy: _GuardedFairy) -> bool:
-    """Settle, unless this fairy's guard is built without the canary."""
-    state = getattr(fairy._pool, "_poolfork", None)
-    if state is not None and state.canary is _blind_canary:
-        return False
-    _settle()
-    return fairy.__class__ is not _GuardedFairy
-
-
-def _rebound(method: Any, **names: Any) -> Any:
-    """The same code with other globals; None where it does not use them."""
-    function = method.__func__
-    if not names.keys() <= set(function.__code__.co_names):
-        return None
-    copy = types.FunctionType(
-        function.__code__.replace(),
-        function.__globals__ | names,
-        function.__name__,
-        function.__defaults__,
-        function.__closure__,
-    )
-    copy.__kwdefaults__ = function.__kwdefaults__
-    return copy
+    _replace_method(_ConnectionFairy, "cursor", fairy_cursor)
+    _replace_method(_ConnectionFairy, "__getattr__", fairy_getattr)
+    _replace_method(_ConnectionFairy, "_reset", fairy_reset)
+    _replace_method(_ConnectionFairy, "detach", fairy_detach)
+    _replace_method(_ConnectionRecord, "_ConnectionRecord__connect", record_connect)
 
 
-@functools.cache
-def _checkout_guarded() -> Any:
-    """SQLAlchemy's own checkout, making a `_GuardedFairy` where it says `_ConnectionFairy`.
-
-    Changing the class afterwards does the same at some cost for each checkout, so that is only for
-    pools that check out in a way of their own.
-    """
-    of_record = _rebound(_ConnectionRecord.checkout, _ConnectionFairy=_GuardedFairy)
-    if of_record is None:
-        return None
-    maker = types.SimpleNamespace(checkout=functools.partial(of_record, _ConnectionRecord))
-    return _rebound(_ConnectionFairy._checkout, _ConnectionRecord=maker)
+def _settle_for(fairy: Any) -> bool:
+    """Settle; a fairy that nobody holds, made to tidy up after another, is inherited too."""
+    settled = _settle()
+    if hasattr(type(fairy._pool), "_poolfork_heir"):
+        fairy.__class__ = _InheritedFairy
+    return settled
 
 
-class _GuardedRecord(_ConnectionRecord):
-    """A place in the pool; SQLAlchemy asks `needs_gc` before it tidies up after a lost fairy."""
-
-    __slots__ = ()
-
-    @property
-    def needs_gc(self) -> bool:
-        if not _canary[0]:
-            track = getattr(self, "_poolfork", None)
-            if track is None or track.state.canary is not _blind_canary:
-                _settle()
-                return False
-        ref = self.fairy_ref
-        return ref is not None and ref() is None
+def _note(refs: list[weakref.ref[Any]], thing: Any) -> None:
+    """Add a weak reference to a list, once, and let go of the dead."""
+    new = weakref.ref(thing)
+    refs[:] = [*(ref for ref in refs if ref is not new and ref() is not None), new]
 
 
 # -- gate: no connect in flight at the fork ---------------------------------------------------
-# Drivers and the libraries below them take locks of their own while they connect (mysqlclient
-# does).  A child that inherits such a lock taken can never connect.  So a fork waits, for a
-# bounded time, until no other thread is connecting, and keeps new connects waiting meanwhile.
-# No lock here: a child would inherit it.  Each dictionary operation used is atomic.
+# SQLAlchemy sets a dialect up inside an engine's first connect, once and for all: a child that is
+# born in the middle of it has a dialect that nobody will ever finish.  Drivers and the libraries
+# below them take locks of their own while they connect.  So a fork waits, for a bounded time,
+# until no other thread is connecting, and keeps new connects waiting meanwhile.  No lock here: a
+# child would inherit it.  Each dictionary operation used is atomic.
 
 _in_flight: dict[int, int] = {}  # thread -> depth (a creator may use another engine)
 _forking: dict[int, bool] = {}  # threads between their `before` and their `after` hook
 
 
-def _tracking(invoke: Callable[[Any], Any], state: _State) -> Callable[[Any], Any]:
-    """The pool's creator, with the gate before it and the tracking after it."""
-    gated = not state.dialect.is_async and "gate" not in state.without  # a loop must not be blocked
-
-    def create(record: Any) -> Any:
-        me = threading.get_ident()
-        depth = _in_flight.get(me, 0)
-        if gated:
-            _in_flight[me] = depth + 1
-            if _forking and not depth:
-                _wait_for_fork(me)
-        try:
-            before = _open_sockets() if state.must_search else None
-            dbapi = invoke(record)
-            _track(state, dbapi, record, before)
-            return dbapi
-        finally:
-            if gated:
-                if depth:
-                    _in_flight[me] = depth
-                else:
-                    _in_flight.pop(me, None)
-
-    return create
+@contextlib.contextmanager
+def _gate(state: _State | None) -> Iterator[None]:
+    """Say that this thread connects; wait first if another forks."""
+    if state is None or state.dialect.is_async or "gate" in _off:  # a loop must not be blocked
+        yield
+        return
+    me = threading.get_ident()
+    depth = _in_flight.get(me, 0)
+    _in_flight[me] = depth + 1
+    try:
+        if _forking and not depth:
+            _wait_for_fork(me)
+        yield
+    finally:
+        if depth:
+            _in_flight[me] = depth
+        else:
+            _in_flight.pop(me, None)
 
 
 def _wait_for_fork(me: int) -> None:
@@ -519,6 +508,18 @@ def _wait_for_connects(me: int) -> bool:
     return True
 
 
+def _tracking(invoke: Callable[[Any], Any], state: _State) -> Callable[[Any], Any]:
+    """The pool's creator, with the tracking after it."""
+
+    def create(record: Any) -> Any:
+        before = _open_sockets() if state.must_search else None
+        dbapi = invoke(record)
+        _track(state, dbapi, record, before)
+        return dbapi
+
+    return create
+
+
 # -- pin: nothing dies at the fork ------------------------------------------------------------
 # Python destroys what other threads kept in a `threading.local` before it runs the child's
 # hooks.  A connection that dies there says goodbye on the parent's session.  So the parent
@@ -534,7 +535,7 @@ def _before_fork() -> None:
     pins: list[Any] = []
     for ref in _tracks.copy().values():
         track = ref()
-        if track is not None and "pin" not in track.state.without:
+        if track is not None and "pin" not in _off:
             record = track.record()
             pins.append(track)
             pins.append(record)
@@ -542,12 +543,14 @@ def _before_fork() -> None:
                 pins.append(record.fairy_ref())
             if track.fairies:
                 pins.extend(ref() for ref in track.fairies)
+            if track.cursors:
+                pins.extend(ref() for ref in track.cursors)
             pins.append(track.loop())
     _pins[me] = pins
     if not in_time:
         _warn(
             f"forked while another thread was connecting for more than {PATIENCE:g} s; "
-            "the driver's locks may be taken in the child"
+            "the driver's locks may be taken in the child, and a first connect left half done"
         )
 
 
@@ -558,7 +561,12 @@ def _after_in_parent() -> None:
 
 
 def _after_in_child() -> None:
-    if not _canary[0]:
+    _canary[0] = 0  # already so, unless the ablation took it away
+    _settle()
+
+
+def _at_exit() -> None:
+    if not _canary[0]:  # C code forked: now, before anybody's last words
         _settle()
 
 
@@ -569,14 +577,15 @@ _settling: dict[int, tuple[int, object]] = {}  # pid -> the thread at work
 _forever: list[Any] = []
 
 
-def _settle() -> None:
+def _settle() -> bool:
+    """Settle, or wait until another thread has; False when called from within (by a destructor, say)."""
     pid, me, mine = os.getpid(), threading.get_ident(), object()
     thread, token = _settling.setdefault(pid, (me, mine))  # atomic, and no lock to inherit
-    if token is not mine:  # another thread of this child is at it, or we came from within (by a GC)
+    if token is not mine:
         end = time.monotonic() + PATIENCE
         while thread != me and not _canary[0] and time.monotonic() < end:
             time.sleep(0.0002)
-        return
+        return thread != me
     try:
         if not _canary[0]:
             _forking.clear()
@@ -587,6 +596,7 @@ def _settle() -> None:
             _canary[0] = 1
     finally:
         _settling.pop(pid, None)
+    return True
 
 
 def _settle_now() -> None:
@@ -596,7 +606,7 @@ def _settle_now() -> None:
     failures: dict[_State, list[str]] = {}
 
     def attempt(state: _State, mechanism: str, action: Callable[[], str | None]) -> None:
-        if mechanism in state.without:
+        if mechanism in _off:
             return
         try:
             failure = action()
@@ -606,16 +616,15 @@ def _settle_now() -> None:
             failures.setdefault(state, []).append(failure)
 
     # The wire first: from here on nothing that this process does can reach the parent's sessions.
-    null = _Null()
-    for track in inherited:
-        attempt(track.state, "null", lambda t=track: _silence(t, null))  # type: ignore[misc]
-    null.close()
+    with _Null() as null:
+        for track in inherited:
+            attempt(track.state, "null", lambda t=track: _silence(t, null))  # type: ignore[misc]
     loops = {id(loop): (loop, track.state) for track in inherited if (loop := track.loop()) is not None}
     for loop, state in loops.values():
         attempt(state, "loop", lambda loop=loop: _privatise(loop))  # type: ignore[misc]
 
     for track in inherited:
-        if "forever" not in track.state.without:
+        if "forever" not in _off:
             _forever.append((track, track.dbapi, track.record(), list(track.holders()), track.loop()))
         attempt(track.state, "held", lambda t=track: _disown(t))  # type: ignore[misc]
         _tracks.pop(id(track.dbapi), None)
@@ -624,7 +633,7 @@ def _settle_now() -> None:
     kept = {id(_pool_of(track)) for track in tracks if track.private}
     for engine in engines:
         pool = engine.pool
-        guarded_by = getattr(pool, "_poolfork", None)
+        guarded_by = vars(pool).get("_poolfork")
         if guarded_by is not None and id(pool) not in kept:
             attempt(guarded_by, "replace", lambda e=engine, p=pool: _replace(e, p, heirs))  # type: ignore[misc]
     if not _immortal(_forever):
@@ -636,7 +645,7 @@ def _settle_now() -> None:
         state.failures = texts
         text = "could not make this child safe: " + "; ".join(dict.fromkeys(texts))
         for engine in engines:
-            if state.on_failure == "raise" and getattr(engine.pool, "_poolfork", None) is state:
+            if state.on_failure == "raise" and vars(engine.pool).get("_poolfork") is state:
                 engine.pool.__class__ = _refusing_class(type(engine.pool), text)
         if state.on_failure == "warn":
             _warn(text)
@@ -658,7 +667,15 @@ class _Null:
             self.descriptor = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
         os.dup2(self.descriptor, descriptor, inheritable=False)
 
-    def close(self) -> None:
+    def over_all(self, recorded: Iterable[_Identity]) -> None:
+        for socket_ in recorded:  # the parent may have closed it, and the number be another file's
+            if _identity(socket_[0]) == socket_ or "identity" in _off:
+                self.over(socket_[0])
+
+    def __enter__(self) -> _Null:
+        return self
+
+    def __exit__(self, *_: object) -> None:
         if self.descriptor >= 0:
             os.close(self.descriptor)
 
@@ -678,15 +695,8 @@ def _silence(track: _Track, null: _Null) -> str | None:
             "closed, but using the driver's connection directly would reach the parent's session"
         )
     told = _told_sockets(state.dialect.get_driver_connection(track.dbapi))
-    found = {s for s in map(_identity, told) if s is not None}  # the driver may have reconnected
-    if "identity" in state.without:
-        for descriptor, _, _ in track.sockets:
-            null.over(descriptor)
-    for recorded in track.sockets:  # the parent may have closed it, and the number be another file's
-        if _identity(recorded[0]) == recorded:
-            found.add(recorded)
-    for descriptor, _, _ in found:
-        null.over(descriptor)
+    null.over_all([s for s in map(_identity, told) if s is not None])  # the driver may have reconnected
+    null.over_all(track.sockets)
     return None
 
 
@@ -750,7 +760,7 @@ class _InheritedFairy(_ConnectionFairy):
         return None
 
     cursor = detach = _refuse
-    commit = rollback = close = invalidate = _close_special = _checkin = _close = _silent
+    commit = rollback = close = invalidate = _close_special = _checkin = _close = _reset = _silent
     # (with a setter, for SQLAlchemy's own methods when the canary speaks in the middle of one)
     dbapi_connection = driver_connection = connection = property(_refuse, _silent)
     is_valid = property(lambda self: False)
@@ -772,7 +782,7 @@ def _disown(track: _Track) -> None:
         record.fairy_ref = None  # SQLAlchemy 2.0 tidies up only what the record still refers to
         record.__class__ = _InheritedRecord
         pool = _pool_of(track)
-        if getattr(pool, "_poolfork", None) is not None and "replace" not in track.state.without:
+        if vars(pool).get("_poolfork") is not None and "replace" not in _off:
             _bury(pool)
 
 
@@ -783,14 +793,20 @@ def _disown(track: _Track) -> None:
 
 def _replace(engine: Any, pool: Any, heirs: dict[int, Any]) -> None:
     if id(pool) not in heirs:
+        _bury(pool)
         heirs[id(pool)] = pool, _heir(pool)  # with the pool itself, so that its id stays taken
     engine.pool = heirs[id(pool)][1]
 
 
 def _heir(pool: Any) -> Any:
-    _bury(pool)
     if pool._poolfork_heir is None:
-        pool._poolfork_heir = pool._poolfork_recreate()
+        kind: Any = type(pool).__mro__[1]
+        pool.__class__ = kind  # SQLAlchemy makes a pool of the same class as this one
+        recreate = kind.recreate
+        try:
+            pool._poolfork_heir = _adopt(getattr(recreate, "_poolfork", recreate)(pool), pool._poolfork)
+        finally:
+            _bury(pool)
     return pool._poolfork_heir
 
 
@@ -802,18 +818,13 @@ def _bury(pool: Any) -> None:
 _inherited: dict[type[Pool], type[Pool]] = {}
 
 
-def _inherited_class(guarded: Any) -> type[Pool]:
-    if hasattr(guarded, "_poolfork_recreate"):
-        return guarded  # type: ignore[no-any-return]
-    if guarded not in _inherited:
+def _inherited_class(kind: Any) -> type[Pool]:
+    if hasattr(kind, "_poolfork_heir"):
+        return kind  # type: ignore[no-any-return]
+    if kind not in _inherited:
 
-        class InheritedPool(guarded):  # type: ignore[misc]
+        class InheritedPool(kind):  # type: ignore[misc]
             _poolfork_heir: Any = None
-
-            def _poolfork_recreate(self) -> Any:
-                new = guarded._poolfork_base.recreate(self)
-                new.__class__ = guarded
-                return _adopt(new, self._poolfork)
 
             def connect(self) -> Any:
                 return _heir(self).connect()
@@ -824,11 +835,11 @@ def _inherited_class(guarded: Any) -> type[Pool]:
             def _nothing(self, *_: Any, **__: Any) -> None:
                 return None
 
-            _return_conn = _close_connection = dispose = _nothing
+            _do_return_conn = _return_conn = _close_connection = dispose = _nothing
 
-        InheritedPool.__name__ = guarded.__name__
-        _inherited[guarded] = InheritedPool
-    return _inherited[guarded]
+        InheritedPool.__name__ = kind.__name__
+        _inherited[kind] = InheritedPool
+    return _inherited[kind]
 
 
 def _refusing_class(base: type[Pool], text: str) -> type[Pool]:
@@ -872,7 +883,6 @@ def guard(
     engine: AnyEngine,
     *,
     on_failure: Literal["warn", "raise"] = "warn",
-    _without: Collection[str] = frozenset(),
 ) -> AnyEngine:
     """Make an `Engine` or `AsyncEngine` safe to inherit through ``fork()``; returns the same engine.
 
@@ -888,18 +898,15 @@ def guard(
     sync = _sync_engine(engine)
     if on_failure not in ("warn", "raise"):
         raise ValueError(f"on_failure is 'warn' or 'raise', not {on_failure!r}")
-    if unknown := set(_without) - set(MECHANISMS):
-        raise ValueError(f"no such mechanism: {', '.join(sorted(unknown))}")
     if not hasattr(os, "register_at_fork"):
         return engine
     _install()
-    pool = sync.pool
-    if getattr(pool, "_poolfork", None) is not None:
-        pool._poolfork.on_failure = on_failure
+    state = vars(sync.pool).get("_poolfork")
+    if state is not None:
+        state.on_failure = on_failure
     else:
-        state = _State(sync.dialect, sync.url, on_failure, _without)
-        pool.__class__ = _guarded_class(type(pool), state.canary)
-        _adopt(pool, state)
+        _hook_pool(type(sync.pool))
+        _adopt(sync.pool, _State(sync.dialect, sync.url, on_failure))
     key = id(sync)
     _engines[key] = weakref.ref(sync, lambda ref: _engines.pop(key, None) and None)
     return engine
@@ -909,12 +916,11 @@ def unguard(engine: AnyEngine) -> AnyEngine:
     """Undo `guard`: the engine is as SQLAlchemy made it; returns the same engine."""
     sync = _sync_engine(engine)
     pool = sync.pool
-    state = getattr(pool, "_poolfork", None)
+    state = vars(pool).get("_poolfork")
     _engines.pop(id(sync), None)
     if state is not None:
-        pool._poolfork = None
-        pool.__class__ = type(pool)._poolfork_base
-        pool._creator = pool._creator
+        del pool._poolfork
+        pool._creator = pool._creator  # sets what calls it
         for ref in list(_tracks.values()):
             if (track := ref()) is not None and track.state is state:
                 _tracks.pop(id(track.dbapi), None)
@@ -937,10 +943,11 @@ def _install() -> None:
     global _installed
     if not _installed:
         _installed = True
+        _hook_connections()
         os.register_at_fork(
             before=_before_fork, after_in_parent=_after_in_parent, after_in_child=_after_in_child
         )
-        atexit.register(_after_in_child)  # for a child that C code forked, before its last words
+        atexit.register(_at_exit)
         with contextlib.suppress(ImportError):
             import ctypes  # noqa: F401  # now, not in each child
 

@@ -80,9 +80,11 @@ def _guard(engine: Engine | AsyncEngine) -> None:
 
 def _guard_without(mechanism: str) -> Callable[[Any], object]:
     def prepare(engine: Engine | AsyncEngine) -> None:
+        from poolfork.ablation import switch_off
         from poolfork.guard import guard
 
-        guard(engine, _without={mechanism})
+        switch_off(mechanism)
+        guard(engine)
 
     return prepare
 

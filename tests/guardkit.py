@@ -20,13 +20,15 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import create_async_engine
 
+from poolfork.actors import slowness
+
 POSTGRES = ("psycopg2", "psycopg", "pg8000")
 MARIADB = ("pymysql", "mysqldb", "mysqlconnector", "mariadbconnector")
 ASYNC_POSTGRES = ("psycopg_async", "asyncpg")
 ASYNC_MARIADB = ("asyncmy", "aiomysql")
 SYNC = POSTGRES + MARIADB
 ASYNC = ASYNC_POSTGRES + ASYNC_MARIADB
-BOUND = 12  # seconds that a child may live
+BOUND = round(12 * slowness())  # seconds that a child may live
 
 
 def address(driver: str, server: str) -> tuple[sa.URL, dict[str, Any]]:

@@ -25,6 +25,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 import poolfork
 from poolfork import MECHANISMS, GuardError, GuardWarning, InheritedConnectionError, guard, unguard
+from poolfork.ablation import switch_off
 from poolfork.servers import ServerError, mariadb, postgres
 
 HOW = pytest.mark.parametrize("how", ["python", "c"])
@@ -340,7 +341,7 @@ def test_bad_options_are_value_errors(server: str) -> None:
     with pytest.raises(ValueError, match="on_failure"):
         guard(engine, on_failure="ignore")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="no such mechanism"):
-        guard(engine, _without={"magic"})
+        switch_off("magic")
     assert type(engine.pool) is pools.QueuePool
 
 
@@ -399,6 +400,14 @@ def test_child_that_cannot_be_made_safe_says_so(server: str, on_failure: Any) ->
 # Each mechanism is needed: what goes wrong without it, and does not with it
 
 
+@pytest.fixture(autouse=True)
+def switched_off(request: pytest.FixtureRequest) -> Iterator[None]:
+    """For the tests of this section: the guard without what ``off`` names."""
+    on_again = switch_off(*(request.getfixturevalue("off") if "off" in request.fixturenames else ()))
+    yield
+    on_again()
+
+
 def without(mechanism: str) -> Any:
     """Both builds of a guard: whole, and without one mechanism."""
     return pytest.mark.parametrize(
@@ -416,27 +425,35 @@ def alive(engine: sa.Engine, mine: Any) -> bool:
 @without("canary")
 def test_canary_sees_a_fork_from_c(server: str, off: frozenset[str]) -> None:
     """Else parent and child are handed the same session."""
-    engine = guard(engine_for("psycopg2", server), _without=off)
+    engine = guard(engine_for("psycopg2", server))
     mine = session_of(engine)
     assert (forked(lambda: session_of(engine), how="c") == mine) is bool(off)
 
 
 @without("pin")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # PyMySQL's, without the pin
 def test_pin_keeps_a_thread_local_alive(mysql: str, off: frozenset[str]) -> None:
-    """Else what another thread keeps in a threading.local says goodbye in the child before any hook."""
-    engine = guard(engine_for("mysqldb", mysql), _without=off)
+    """Else the cursor in another thread's threading.local reads, in the child, the parent's rows when it dies."""
+    cursors = pytest.importorskip("pymysql.cursors")
+    engine = guard(engine_for("pymysql", mysql, connect_args={"read_timeout": 1}))
     local, holds, done, answers = threading.local(), threading.Event(), threading.Event(), []
 
     def work() -> None:
-        local.raw = engine.raw_connection()
-        local.raw.detach()
+        raw = engine.raw_connection()
+        local.cursor = raw.cursor(cursors.SSCursor)
+        local.cursor.execute(
+            "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 100)"
+            " SELECT i, REPEAT('x', 1000) FROM n"
+        )
+        local.cursor.fetchone()
         holds.set()
         assert done.wait(20)
         try:
-            local.raw.cursor().execute("SELECT 1")
-            answers.append(True)
+            answers.append(len(local.cursor.fetchall()) == 99)
+            raw.close()
         except Exception:  # noqa: BLE001
             answers.append(False)
+            raw.invalidate()
 
     thread = threading.Thread(target=work)
     thread.start()
@@ -445,35 +462,40 @@ def test_pin_keeps_a_thread_local_alive(mysql: str, off: frozenset[str]) -> None
     done.set()
     thread.join(20)
     assert answers == [not off]
+    engine.dispose()
 
 
 @without("gate")
 def test_gate_lets_a_connect_finish_before_the_fork(server: str, off: frozenset[str]) -> None:
-    """Else a child is born while another thread is inside the driver's connect."""
-    url, inside, go, born_inside = sa.make_url(server), threading.Event(), threading.Event(), []
+    """Else a child is born while another thread sets the dialect up, and has half a dialect for ever."""
+    engine = guard(engine_for("psycopg2", server))
+    inside, go = threading.Event(), threading.Event()
 
-    def creator() -> Any:
-        inside.set()
-        go.wait(0.3)
-        made = psycopg2.connect(host=url.query["host"], user="postgres", dbname="postgres")
-        inside.clear()
-        return made
+    def first_question(*_: Any) -> None:
+        if not inside.is_set():
+            inside.set()
+            go.wait(0.3)
 
-    engine = guard(sa.create_engine("postgresql+psycopg2://", creator=creator), _without=off)
+    sa.event.listen(engine, "do_execute", first_question)
     thread = threading.Thread(target=lambda: session_of(engine))
     thread.start()
     assert inside.wait(10)
-    born_inside = forked(inside.is_set)
+
+    def child() -> Any:
+        session_of(engine)
+        return engine.dialect.default_schema_name
+
+    theirs = forked(child)
     go.set()
     thread.join(20)
-    assert born_inside is bool(off)
+    assert (theirs == "public") is not bool(off)
     engine.dispose()
 
 
 @without("null")
 def test_null_device_silences_the_drivers_own_handle(mysql: str, off: frozenset[str]) -> None:
     """Else the driver's connection, kept by the application, ends the parent's session."""
-    engine = guard(engine_for("mysqldb", mysql), _without=off)
+    engine = guard(engine_for("mysqldb", mysql))
     mine = session_of(engine)
     with engine.connect() as connection:
         driver = connection.connection.dbapi_connection
@@ -484,7 +506,7 @@ def test_null_device_silences_the_drivers_own_handle(mysql: str, off: frozenset[
 @without("identity")
 def test_identity_spares_a_file_that_took_the_number(server: str, off: frozenset[str]) -> None:
     """Else the child loses a socket of the application's that got a closed connection's number."""
-    engine = guard(engine_for("psycopg2", server), _without=off)
+    engine = guard(engine_for("psycopg2", server))
     with engine.connect() as connection:
         driver = connection.connection.dbapi_connection
     number = driver.fileno()
@@ -516,7 +538,7 @@ def test_loop_of_the_parent_stays_awake(server: str, off: frozenset[str]) -> Non
 
     (What the child unregisters of a *silenced* socket does not reach the shared epoll object.)
     """
-    engine = guard(engine_for("asyncpg", server), _without=off)
+    engine = guard(engine_for("asyncpg", server))
 
     async def parent() -> bool:
         async with engine.connect() as connection:
@@ -546,9 +568,7 @@ def test_loop_of_the_parent_stays_awake(server: str, off: frozenset[str]) -> Non
 @without("replace")
 def test_replaced_pool_starves_nobody(server: str, off: frozenset[str]) -> None:
     """Else the parent's checkouts count against the child, and the old pool has what is not the child's."""
-    engine = guard(
-        engine_for("psycopg2", server, pool_size=1, max_overflow=0, pool_timeout=0.5), _without=off
-    )
+    engine = guard(engine_for("psycopg2", server, pool_size=1, max_overflow=0, pool_timeout=0.5))
     with engine.connect():
         pool = engine.pool
 
@@ -562,7 +582,7 @@ def test_replaced_pool_starves_nobody(server: str, off: frozenset[str]) -> None:
 @without("held")
 def test_held_connection_refuses_clearly(server: str, off: frozenset[str]) -> None:
     """Else the error is the driver's, about a socket."""
-    engine = guard(engine_for("psycopg2", server), _without=off)
+    engine = guard(engine_for("psycopg2", server))
     with engine.connect() as connection:
         backend(connection)
 
@@ -580,7 +600,7 @@ def test_held_connection_refuses_clearly(server: str, off: frozenset[str]) -> No
 @without("forever")
 def test_forever_keeps_a_destructor_from_running(tmp_path: Any, off: frozenset[str]) -> None:
     """Else the child destroys the parent's SQLite connection, and with it the parent's journal."""
-    engine = guard(sa.create_engine(f"sqlite:///{tmp_path}/file.db", poolclass=pools.NullPool), _without=off)
+    engine = guard(sa.create_engine(f"sqlite:///{tmp_path}/file.db", poolclass=pools.NullPool))
     with engine.begin() as connection:
         connection.execute(sa.text("CREATE TABLE t (a int)"))
     connection = engine.connect()

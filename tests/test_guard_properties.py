@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from guardkit import engine_for
+from guardkit import BOUND, engine_for
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -47,7 +47,8 @@ class Actor:
 
     def __init__(self, url: str, driver: str) -> None:
         self.engines = [
-            guard(engine_for(driver, url, pool_size=2, max_overflow=1, pool_timeout=2)) for _ in ENGINES
+            guard(engine_for(driver, url, pool_size=2, max_overflow=1, pool_timeout=BOUND / 6))
+            for _ in ENGINES
         ]
         for engine in self.engines:
             sa.event.listen(engine, "connect", self.opened)
@@ -114,7 +115,7 @@ class Process:
     def send(self, order: Any, answered: bool = True) -> None:
         os.write(self.orders[1], pickle.dumps(order))  # a pipe keeps so small a write in one piece
         if answered:
-            assert select.select([self.answers[0]], [], [], 10)[0], f"hung at {order}"
+            assert select.select([self.answers[0]], [], [], BOUND)[0], f"hung at {order}"
             answer = pickle.loads(os.read(self.answers[0], 4000))
             assert not answer, f"at {order}: {answer}"
 
@@ -126,7 +127,7 @@ class Process:
 def _live(actor: Actor, processes: list[Process], generation: int) -> None:
     """A process's life: one order at a time, until it is told to leave."""
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    signal.alarm(30)
+    signal.alarm(3 * BOUND)
     me, child = processes[generation], 0
     while True:
         what, how = pickle.loads(os.read(me.orders[0], 4000))

@@ -84,7 +84,7 @@ def hazard(
 @cache
 def all_hazards() -> dict[str, Hazard]:
     """Every hazard by its name, in the order in which the table shows them."""
-    for module in "crossed", "goodbye", "held", "pooled", "state", "wire", "loop", "files":
+    for module in "crossed", "goodbye", "held", "pooled", "state", "wire", "loop", "files", "corners":
         importlib.import_module(f"poolfork.hazards.{module}")
     order = [
         "crossed",

@@ -1,0 +1,347 @@
+"""The guard where applications really are: other transports, other loops, and children that do odd things first."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import importlib
+import mmap
+import multiprocessing
+import os
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from guardkit import BOUND, backend, engine_for, forked, loop_running
+from sqlalchemy import pool as pools
+from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session, async_sessionmaker
+from sqlalchemy.orm import scoped_session, sessionmaker
+
+from poolfork import InheritedConnectionError, guard
+from poolfork.actors import connect_args
+from poolfork.drivers import DRIVERS, address
+from poolfork.servers import Server, postgres
+
+HOW = pytest.mark.parametrize("how", ["python", "c"])
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    with postgres(tcp=True) as running:
+        yield running
+
+
+def session_of(engine: sa.Engine) -> Any:
+    with engine.connect() as connection:
+        return backend(connection)
+
+
+def keeps_its_session(engine: sa.Engine, how: str = "python", leave: str = "exit") -> None:
+    """An idle and a held connection survive a child that refuses the one, has its own, and leaves."""
+    idle = engine.connect()
+    held = engine.connect()
+    mine = backend(idle), backend(held)
+    idle.close()
+
+    def child() -> Any:
+        with pytest.raises(InheritedConnectionError):
+            backend(held)
+        held.close()
+        return session_of(engine)
+
+    assert forked(child, leave, how) not in mine
+    assert (session_of(engine), backend(held)) == mine
+    held.close()
+    engine.dispose()
+
+
+# Transports and addresses
+
+
+@HOW
+@pytest.mark.parametrize("driver", ["psycopg2", "psycopg", "pg8000"])
+def test_over_tls(server: Server, driver: str, how: str) -> None:
+    """Both copies of the encryption's state go their own way, and only the parent's is used."""
+    if not server.tls:
+        pytest.skip(str(server.no_tls))
+    url, arguments = address(DRIVERS[driver], server.tls, str(server.ca))
+    keeps_its_session(
+        guard(sa.create_engine(url, connect_args=connect_args(DRIVERS[driver], arguments))), how
+    )
+
+
+def test_over_ipv6(server: Server) -> None:
+    """A server at ::1 (here a relay to it) is as any other."""
+    try:
+        listener = socket.create_server(("::1", 0), family=socket.AF_INET6)
+    except OSError as error:
+        pytest.skip(f"no IPv6 here: {error}")
+    there = sa.make_url(server.tcp)
+
+    def pump(source: socket.socket, target: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                target.sendall(data)
+            target.shutdown(socket.SHUT_WR)
+
+    def relay() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                one, _ = listener.accept()
+                other = socket.create_connection((there.host, there.port))
+                for pair in (one, other), (other, one):
+                    threading.Thread(target=pump, args=pair, daemon=True).start()
+
+    threading.Thread(target=relay, daemon=True).start()
+    url = there.set(drivername="postgresql+psycopg2", host="::1", port=listener.getsockname()[1])
+    keeps_its_session(guard(sa.create_engine(url)))
+    listener.close()
+
+
+def test_url_with_several_hosts(server: Server) -> None:
+    """Which of the hosts it became does not matter."""
+    url = sa.make_url(server.tcp)
+    url = url.set(drivername="postgresql+psycopg", host=None, port=None).update_query_dict(
+        {"host": ["127.0.0.1:1", f"{url.host}:{url.port}"]}
+    )
+    keeps_its_session(guard(sa.create_engine(url)))
+
+
+# What a child that C code forked may do first
+
+
+@pytest.mark.parametrize("leave", ["_exit", "exit"])
+@pytest.mark.parametrize("driver", ["psycopg2", "psycopg", "pg8000"])
+def test_child_forked_from_c_drops_its_engine_first(server: Server, driver: str, leave: str) -> None:
+    """The engine is collected before anybody asked the guard; the parent's idle session stays."""
+    engine: Any = guard(engine_for(driver, server.url))
+    kept = [engine]
+    mine = session_of(engine)
+
+    def child() -> None:
+        nonlocal engine
+        kept.clear()
+        engine = None
+        gc.collect()
+
+    forked(child, leave, "c")
+    assert session_of(engine) == mine
+    engine.dispose()
+
+
+def test_child_forked_from_c_drops_its_async_engine_first(server: Server) -> None:
+    """asyncpg's connection has last words of its own: nobody hears them."""
+    engine: Any = guard(engine_for("asyncpg", server.url))
+
+    async def session() -> Any:
+        async with engine.connect() as connection:
+            return await connection.run_sync(backend)
+
+    with loop_running() as run:
+        mine = run(session())
+
+        def child() -> None:
+            nonlocal engine
+            engine = None
+            gc.collect()
+
+        forked(child, "exit", "c")
+        assert run(session()) == mine
+        run(engine.dispose())
+
+
+@pytest.mark.parametrize("first", ["dispose", "recreate", "close", "drop", "rollback", "invalidate"])
+def test_child_forked_from_c_may_begin_with_anything(server: Server, first: str) -> None:
+    """Whatever is the first that it does, the parent's sessions notice nothing, listeners included."""
+    engine = guard(engine_for("psycopg2", server.url, pool_reset_on_return=None))
+
+    @sa.event.listens_for(engine, "reset")
+    def reset(dbapi: Any, record: Any, state: Any) -> None:
+        if dbapi is not None:
+            dbapi.cursor().execute("ROLLBACK")
+
+    held: Any = engine.connect()
+    held.execute(sa.text("CREATE TEMPORARY TABLE kept (a int)"))
+    mine = backend(held)
+
+    def child() -> Any:
+        nonlocal held
+        if first == "dispose":
+            engine.dispose()
+        elif first == "recreate":
+            engine.pool.recreate()
+        elif first == "drop":
+            held = None
+            gc.collect()
+        else:
+            getattr(held, first)()
+        return session_of(engine)
+
+    assert forked(child, "exit", "c") != mine
+    held.execute(sa.text("INSERT INTO kept VALUES (1)"))
+    held.commit()
+    assert backend(held) == mine
+    held.close()
+    engine.dispose()
+
+
+# Sessions, events, engines with a past
+
+
+@HOW
+def test_scoped_session_of_the_parent(server: Server, how: str) -> None:
+    """In the child it refuses until it is removed; then it is the child's."""
+    Registry = scoped_session(sessionmaker(guard(engine_for("psycopg2", server.url))))
+    mine = backend(Registry.connection())
+
+    def child() -> Any:
+        with pytest.raises(InheritedConnectionError):
+            Registry.execute(sa.text("SELECT 1"))
+        Registry.remove()
+        return backend(Registry.connection())
+
+    assert forked(child, "exit", how) != mine
+    assert backend(Registry.connection()) == mine
+    Registry.remove()
+
+
+def test_async_scoped_session_and_a_cancelled_task(server: Server) -> None:
+    """The child, in a loop of its own, is refused, closes, and cancels a task in the middle of a statement."""
+    engine = guard(engine_for("asyncpg", server.url))
+    Registry = async_scoped_session(async_sessionmaker(engine), scopefunc=lambda: None)
+
+    async def ask() -> Any:
+        return (await Registry.execute(sa.text("SELECT pg_backend_pid()"))).scalar()
+
+    async def childs() -> Any:
+        with pytest.raises(InheritedConnectionError):
+            await ask()
+        await Registry.remove()
+
+        async def sleep() -> None:
+            async with AsyncSession(engine) as session:
+                await session.execute(sa.text("SELECT pg_sleep(20)"))
+
+        task = asyncio.ensure_future(sleep())
+        await asyncio.sleep(0.05)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        return await ask()
+
+    with loop_running() as run:
+        mine = run(ask())
+        assert forked(lambda: asyncio.run(childs()), "exit") != mine
+        assert run(ask()) == mine
+        run(Registry.remove())
+        run(engine.dispose())
+
+
+def test_async_engine_under_uvloop(server: Server) -> None:
+    """uvloop's loop is no selector loop; the parent's answers after the child closed its copy."""
+    uvloop = pytest.importorskip("uvloop")
+    engine = guard(engine_for("asyncpg", server.url))
+
+    async def session() -> Any:
+        async with engine.connect() as connection:
+            return await connection.run_sync(backend)
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        mine = runner.run(session())
+        for leave in "_exit", "exit":
+            assert forked(lambda: asyncio.run(session()), leave) != mine
+        assert runner.run(session()) == mine
+        assert runner.run(asyncio.wait_for(asyncio.to_thread(lambda: 5), BOUND)) == 5
+        runner.run(engine.dispose())
+
+
+def test_engine_with_a_past(server: Server) -> None:
+    """Made in a thread, used, disposed of, guarded late, listened to: then forked."""
+    made: list[sa.Engine] = []
+    thread = threading.Thread(target=lambda: made.append(engine_for("psycopg2", server.url)))
+    thread.start()
+    thread.join(10)
+    engine, heard = made[0], []
+    sa.event.listen(engine, "checkout", lambda *_: heard.append(os.getpid()))
+    early = engine.connect()
+    backend(early)
+    guard(engine)
+    session_of(engine)
+    engine.dispose()
+    early.close()
+    keeps_its_session(engine)
+    assert set(heard) == {os.getpid()}
+    assert forked(lambda: [session_of(engine) and heard[-1] == os.getpid()]) == [True]
+
+
+def test_connection_opened_before_the_guard(server: Server) -> None:
+    """What the guard has not seen opened is not handed to the child."""
+    engine = engine_for("psycopg2", server.url)
+    mine = session_of(engine)
+    guard(engine)
+    assert forked(lambda: session_of(engine), "exit") != mine
+
+
+def test_two_phase_transaction_of_the_parent(server: Server) -> None:
+    """A child's rollback of a two-phase transaction is its own affair."""
+    engine = guard(engine_for("psycopg2", server.url))
+    with engine.connect() as connection:
+        transaction = connection.begin_twophase()
+        mine = backend(connection)
+        forked(transaction.rollback, "exit")
+        assert backend(connection) == mine
+        transaction.rollback()
+    engine.dispose()
+
+
+def test_new_programs_are_left_alone(server: Server) -> None:
+    """subprocess, with and without preexec_fn, and multiprocessing's spawn: nothing to do, nothing done."""
+    engine = guard(engine_for("psycopg2", server.url))
+    mine = session_of(engine)
+    for function in None, os.setsid:
+        done = subprocess.run(
+            [sys.executable, "-c", "print(6 * 7)"],
+            preexec_fn=function,
+            capture_output=True,
+            timeout=BOUND,
+        )
+        assert done.stdout == b"42\n"
+    pid = os.posix_spawn("/bin/true", ["true"], {})
+    os.waitpid(pid, 0)
+    process = multiprocessing.get_context("spawn").Process(target=os.getpid)
+    process.start()
+    process.join(BOUND)
+    assert process.exitcode == 0
+    assert session_of(engine) == mine
+    engine.dispose()
+
+
+def test_unguarded_engines_behave_as_ever(server: Server) -> None:
+    """An engine beside a guarded one is neither protected nor disturbed."""
+    guard(engine_for("psycopg2", server.url))
+    plain = engine_for("psycopg2", server.url, poolclass=pools.StaticPool)
+    with plain.connect() as held:
+        mine = backend(held)
+        assert forked(lambda: backend(held), how="c") == mine
+        assert backend(held) == mine
+    plain.dispose()
+
+
+def test_canary_does_not_trust_an_advice_that_is_only_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the system takes any advice and follows none, as qemu's user mode did, pids are compared."""
+
+    class Obedient(mmap.mmap):
+        def madvise(self, *_: int) -> None:
+            return None
+
+    module = importlib.import_module("poolfork.guard")
+    monkeypatch.setattr(module.mmap, "mmap", Obedient)
+    canary = module._make_canary()
+    assert type(canary).__name__ == "_PidCanary" and canary[0]
+    assert not forked(lambda: canary[0], how="c")
