@@ -48,7 +48,7 @@ _KEEPER = r"""
 trap '' INT TERM HUP
 tries=0
 cat >/dev/null
-while left=$(grep -lszFx "STACK_EVENTS=$1/events" /proc/[0-9]*/environ) && [ "$left" ]; do
+while left=$(grep -lszFx "STACK_EVENTS=$1/events" /proc/[0-9]*/environ); [ "$left" ]; do
   for environ in $left; do p=${environ%/environ}; kill -9 "${p#/proc/}" 2>/dev/null; done
   tries=$((tries + 1)); [ "$tries" -lt 20 ] || break
 done
