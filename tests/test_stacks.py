@@ -8,10 +8,12 @@ import http.server
 import os
 import pathlib
 import re
+import shutil
 import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from collections.abc import Iterator
 
 import psutil
@@ -28,15 +30,21 @@ from stacks.kit import (  # noqa: E402
     WORDS,
     Seen,
     Stack,
+    answers,
     counts_in,
+    end,
+    free_port,
     hook_runs,
+    mark,
     measure_stack,
     unexpected,
+    workplace,
 )  # fmt: skip
 
 from poolfork.servers import postgres  # noqa: E402
 
 STACKS = all_stacks()
+DJANGO = next(stack for stack in STACKS if stack.id == "django-gunicorn-preload")
 
 
 @pytest.fixture(scope="module")
@@ -193,3 +201,41 @@ def test_what_an_entry_did_not_expect_is_said() -> None:
     assert len(unexpected(stack, {"reaches": False, "load": {"nothing": clean, "guard": dirty}})) == 3
     c_fork = dataclasses.replace(stack, clean=("guard",))
     assert len(unexpected(c_fork, {"reaches": True, "load": {"nothing": dirty, "at-fork": clean}})) == 1
+
+
+@pytest.mark.skipif(
+    bool(DJANGO.missing()), reason=f"{DJANGO.missing()}: pip install -r requirements/stacks.txt"
+)
+def test_djangos_first_request_ends_the_session_of_its_master(database: str) -> None:
+    """Under --preload with CONN_MAX_AGE = 0 a worker closes what it inherited, and with it the master's session."""
+    import psycopg
+
+    of_master = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'master' AND backend_type = 'client backend'"
+    port = free_port()
+    with workplace() as folder, psycopg.connect(database.replace("+psycopg", ""), autocommit=True) as server:
+
+        def sessions() -> int:
+            row = server.execute(of_master).fetchone()
+            return int(row[0]) if row else 0
+
+        shutil.copytree(APPS / DJANGO.app, folder / "app")
+        env = (
+            os.environ | mark(folder) | {"DATABASE_URL": database, "HOME": str(folder), "PGAPPNAME": "master"}
+        )
+        command = DJANGO.command(port)
+        program = subprocess.Popen(
+            command, cwd=folder / "app", env=env, start_new_session=True, stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        try:
+            until = time.monotonic() + 60
+            while sessions() != 1 or not answers(port):
+                assert time.monotonic() < until and program.poll() is None
+                time.sleep(0.05)
+            urllib.request.urlopen(f"http://127.0.0.1:{port}/?n=1", timeout=60).close()
+            until = time.monotonic() + 10
+            while sessions():
+                assert time.monotonic() < until, "the master's session is still there"
+                time.sleep(0.05)
+        finally:
+            end(program)

@@ -247,7 +247,7 @@ def redis(folder: pathlib.Path) -> Iterator[dict[str, str]]:
         command, stdout=subprocess.DEVNULL, env=os.environ | mark(folder), start_new_session=True
     )
     try:
-        _wait(lambda: _answers(port), server, 10, "redis-server")
+        _wait(lambda: answers(port), server, 10, "redis-server")
         yield {"REDIS_URL": f"redis://127.0.0.1:{port}/0"}
     finally:
         end(server)
@@ -256,7 +256,7 @@ def redis(folder: pathlib.Path) -> Iterator[dict[str, str]]:
 SERVICES = {"redis": redis}
 
 
-def _answers(port: int) -> bool:
+def answers(port: int) -> bool:
     with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 0.5):
         return True
     return False
@@ -306,7 +306,7 @@ def run(stack: Stack, recipe: str, url: str) -> Seen:
         seen = Seen({}, [])
         try:
             if stack.web:
-                _wait(lambda: _answers(port), process, stack.patience, stack.name)
+                _wait(lambda: answers(port), process, stack.patience, stack.name)
                 if stack.reaches and recipe == "nothing":  # before the first request, which may close it
                     with contextlib.suppress(StackError):
                         _wait(lambda: _shared(process.pid) > 0, process, 5, stack.name)
@@ -338,7 +338,7 @@ def _events(log: pathlib.Path) -> list[Event]:
 
 def _serves(port: int, patience: float) -> bool:
     """Whether a first request gets an answer, be it an error: then a worker is up."""
-    if not _answers(port):
+    if not answers(port):
         return False
     try:
         urllib.request.urlopen(f"http://127.0.0.1:{port}/?n=0", timeout=patience).close()
