@@ -105,7 +105,7 @@ def where(shown: str, seen: list[Seen]) -> str:
     for one in seen:
         function = one["name"].partition("[")[0]
         tls = " over TLS" if one["tls"] else ""
-        actual = "" if quoted(one["text"]) == quoted(shown) else f": {quoted(one['text'][:300])}"
+        actual = "" if quoted(shown).strip("`") in quoted(one["text"]) else f": {quoted(one['text'][:300])}"
         link = f"`{function} <#{step(one['name'])}>`__"
         told[f"{one['driver']} {one['version']} on {one['server']}{tls} ({link}){actual}"] = None
     return "; ".join(told)

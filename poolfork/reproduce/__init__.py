@@ -87,7 +87,8 @@ def reproduces(
 
     def register(steps: Callable[[Stage], str]) -> Callable[[Stage], str]:
         name = f"{steps.__name__}[{driver}{'-tls' if tls else ''}]"
-        if name in _REGISTRY:
+        others = (one.steps for one in _REGISTRY.values() if one.steps is not steps)
+        if name in _REGISTRY or steps.__name__ in {other.__name__ for other in others}:
             raise ValueError(f"two reproductions are named {name}")
         _REGISTRY[name] = Reproduction(name, symptom, driver, server, tls, steps)
         return steps

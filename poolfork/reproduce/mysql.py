@@ -133,7 +133,7 @@ def worker_asks_while_the_parent_streams(on: Stage) -> str:
 
 @reproduces("savepoint-gone", "mysqldb", "mysql")
 @reproduces("savepoint-gone", "pymysql", "mysql")
-def worker_ends_the_transaction_around_a_savepoint(on: Stage) -> str:
+def worker_ends_mysqls_transaction_around_a_savepoint(on: Stage) -> str:
     """The parent is at a savepoint; a worker rolls the transaction back, with all savepoints."""
     connection = on.connection()
     cursor = connection.cursor()
@@ -144,7 +144,7 @@ def worker_ends_the_transaction_around_a_savepoint(on: Stage) -> str:
 
 
 @reproduces("mysql-log-aborted", "mysqldb", "mysql")
-def log_of_a_killed_family(on: Stage) -> str:
+def mysql_log_of_a_killed_family(on: Stage) -> str:
     """A process and its worker share a session; both are killed, and the server reads the end of the stream."""
     kept: list[Any] = []
 
@@ -160,7 +160,7 @@ def log_of_a_killed_family(on: Stage) -> str:
 
 
 @reproduces("mysql-log-aborted", "pymysql", "mysql", tls=True)
-def log_of_a_record_that_does_not_decrypt(on: Stage) -> str:
+def mysql_log_of_a_record_that_does_not_decrypt(on: Stage) -> str:
     """A worker asks, then the parent: its record has a number that was used already."""
     connection = on.connection()
     ask(connection)
