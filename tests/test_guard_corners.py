@@ -345,3 +345,18 @@ def test_canary_does_not_trust_an_advice_that_is_only_accepted(monkeypatch: pyte
     canary = module._make_canary()
     assert type(canary).__name__ == "_PidCanary" and canary[0]
     assert not forked(lambda: canary[0], how="c")
+
+
+def test_drivers_own_object_in_a_child_forked_from_c_is_shared(server: Server) -> None:
+    """The gap that is left: nobody asks the guard, so the child speaks on its parent's session (doc/peers.rst)."""
+    engine = guard(engine_for("psycopg2", server.url))
+    with engine.connect() as connection:
+        mine, driver = backend(connection), connection.connection.driver_connection
+
+    def child() -> Any:
+        cursor = driver.cursor()
+        cursor.execute("SELECT pg_backend_pid()")
+        return cursor.fetchone()[0]
+
+    assert forked(child, how="c") == mine
+    engine.dispose()
