@@ -327,9 +327,12 @@ class Parent(Actor):
 
     def __init__(self, spec: Spec, report: Callable[[dict[str, Any]], None]) -> None:
         super().__init__(spec)
+        if self.loop is not None:
+            asyncio.set_event_loop(self.loop)  # as asyncio.run() does: it lives as long as the process
         self.report = report
         self.runs = 1
         self.sound = True
+        self.aged = False
 
     def step(self, what: str) -> None:
         """Say what comes next; if it never ends, this is the detail of the hang."""
@@ -391,6 +394,9 @@ class Parent(Actor):
         if self.recipe.dispose_before_fork:
             self.do(self.engine.dispose)
         self.step("the child is started")
+        if not self.aged:
+            gc.collect()  # it has lived for a while: in which order a child's collector finalizes is no chance now
+            self.aged = True
         return _fork(self, step, leave, how)
 
     def still_has(self, backend: Any) -> None:
