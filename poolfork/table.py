@@ -266,9 +266,12 @@ async def _nurseries(environment: dict[str, str]) -> AsyncIterator[Nurseries]:
                 raise NurseryError("the process that nurseries are forked from died")
             return await asyncio.open_connection(sock=line, limit=2**20)
 
-        yield nursery
-    with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(process.wait(), 5)
+        try:
+            yield nursery
+        finally:
+            ours.close()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(asyncio.shield(process.wait()), 5)
 
 
 @contextlib.contextmanager
