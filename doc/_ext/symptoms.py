@@ -107,7 +107,8 @@ def where(shown: str, seen: list[Seen]) -> str:
         tls = " over TLS" if one["tls"] else ""
         actual = "" if quoted(shown).strip("`") in quoted(one["text"]) else f": {quoted(one['text'][:300])}"
         link = f"`{function} <#{step(one['name'])}>`__"
-        told[f"{one['driver']} {one['version']} on {one['server']}{tls} ({link}){actual}"] = None
+        server = "" if one["driver"] == "Python" else f" on {one['server']}{tls}"
+        told[f"{one['driver']} {one['version']}{server} ({link}){actual}"] = None
     return "; ".join(told)
 
 
