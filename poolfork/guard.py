@@ -179,16 +179,20 @@ def _track(state: _State, dbapi: Any, record: _ConnectionRecord, before: dict[in
         with contextlib.suppress(RuntimeError, TypeError):  # no loop runs, or none that can be referred to
             track.loop = weakref.ref(asyncio.get_running_loop())
 
-    def forget(ref: weakref.ref[_Track], tracks: Any = _tracks, canary: Any = _canary) -> None:
-        if not canary[0]:  # it dies in a child that C code forked, and its driver may say goodbye next
+    sockets, loop, pid = track.sockets, track.loop, track.pid
+
+    def forget(ref: weakref.ref[_Track], tracks: Any = _tracks, getpid: Any = os.getpid) -> None:
+        if getpid() != pid:  # it dies in a child that C code forked, and its driver may say goodbye next
             if "null" not in _off:
                 with _Null() as null:
                     null.over_all(sockets)
-            _settle()
+            if (inherited := loop()) is not None and "loop" not in _off:
+                _privatise(inherited)
+            if not _canary[0]:
+                _settle()
         if tracks.get(key) is ref:
             del tracks[key]
 
-    sockets = track.sockets
     _tracks[key] = weakref.ref(track, forget)
     record._poolfork = track  # type: ignore[attr-defined]
 

@@ -119,29 +119,31 @@ def test_url_with_several_hosts(server: Server) -> None:
 @pytest.mark.parametrize("leave", ["_exit", "exit"])
 @pytest.mark.parametrize("driver", ["psycopg2", "psycopg", "pg8000"])
 def test_child_forked_from_c_drops_its_engine_first(server: Server, driver: str, leave: str) -> None:
-    """The engine is collected before anybody asked the guard; the parent's idle session stays."""
+    """Engines are collected, together, before anybody asked the guard; the parent's idle sessions stay."""
     engine: Any = guard(engine_for(driver, server.url))
-    kept = [engine]
-    mine = session_of(engine)
+    other: Any = guard(engine_for(driver, server.url))
+    kept = [engine, other]
+    mine = session_of(engine), session_of(other)
 
     def child() -> None:
-        nonlocal engine
+        nonlocal engine, other
         kept.clear()
-        engine = None
+        engine = other = None
         gc.collect()
 
     forked(child, leave, "c")
-    assert session_of(engine) == mine
+    assert (session_of(engine), session_of(other)) == mine
     engine.dispose()
+    other.dispose()
 
 
 def test_child_forked_from_c_drops_its_async_engine_first(server: Server) -> None:
-    """asyncpg's connection has last words of its own: nobody hears them."""
+    """asyncpg's connections have last words of their own: nobody hears them, of however many."""
     engine: Any = guard(engine_for("asyncpg", server.url))
 
     async def session() -> Any:
-        async with engine.connect() as connection:
-            return await connection.run_sync(backend)
+        async with engine.connect() as one, engine.connect() as other:
+            return {await one.run_sync(backend), await other.run_sync(backend)}
 
     with loop_running() as run:
         mine = run(session())
