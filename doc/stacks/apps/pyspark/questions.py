@@ -53,6 +53,6 @@ def main():
 if __name__ == "__main__":
     from questions import (
         main,
-    )  # so that the workers find ask() in a module: Spark would pickle the engine otherwise
+    )  # so that the workers find ask() in a module, with their own engine
 
     main()

@@ -24,12 +24,10 @@ if recipe == "guard":
     guard(engine)
 
 
-@ray.remote
 def up():
     return "up"
 
 
-@ray.remote
 def ask(number):
     with engine.connect() as connection:
         answer = connection.scalar(sa.text("SELECT CAST(:n AS integer)"), {"n": number})
@@ -43,8 +41,12 @@ def main():
     with tempfile.TemporaryDirectory(prefix="r", ignore_cleanup_errors=True) as folder:
         ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, _temp_dir=folder)
         try:
-            ray.get([up.remote() for _ in range(8)], timeout=30)  # the workers have started
-            for one in [ask.remote(number) for number in range(240)]:
+            remote_up, remote_ask = (
+                ray.remote(up),
+                ray.remote(ask),
+            )  # a decorated ask() would be pickled with its engine
+            ray.get([remote_up.remote() for _ in range(8)], timeout=30)  # the workers have started
+            for one in [remote_ask.remote(number) for number in range(240)]:
                 try:
                     counts[ray.get(one, timeout=8)] += 1
                 except ray.exceptions.GetTimeoutError:
@@ -60,6 +62,6 @@ def main():
 if __name__ == "__main__":
     from questions import (
         main,
-    )  # so that the workers find ask() in a module: Ray would pickle the engine otherwise
+    )  # so that the workers find ask() in a module, with their own engine
 
     main()
