@@ -7,7 +7,14 @@ import pathlib
 from collections.abc import Callable
 from typing import Any
 
-FILES = ("poolfork/**/*.py", "requirements/html.txt")
+FILES = (
+    *(
+        f"poolfork/{name}.py"
+        for name in ("ablation", "actors", "drivers", "guard", "nursery", "recipes", "servers", "table")
+    ),
+    "poolfork/hazards/*.py",
+    "requirements/html.txt",
+)
 CACHE = pathlib.Path(__file__).resolve().parent.parent / "build" / "cache"
 
 
