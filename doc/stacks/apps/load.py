@@ -5,6 +5,7 @@ It waits at most half a minute for the app to answer at all, and stops at the fi
 """
 
 import collections
+import http.client
 import sys
 import threading
 import time
@@ -26,7 +27,7 @@ def ask(number, timeout=patience):
         return "hang"
     except urllib.error.HTTPError:
         return "error"  # the app answered with an error of its own
-    except (OSError, urllib.error.URLError) as error:
+    except (OSError, http.client.HTTPException) as error:
         return "hang" if "timed out" in str(error) else "error"
 
 
@@ -38,7 +39,7 @@ def wait_until_up():
             return
         except (urllib.error.HTTPError, TimeoutError):
             return  # it answers, or is there and does not: the load will tell
-        except OSError:
+        except (OSError, http.client.HTTPException):
             if time.monotonic() > until:
                 sys.exit(f"{url} does not answer")
             time.sleep(0.1)
