@@ -693,15 +693,25 @@ def _silence(track: _Track, null: _Null) -> str | None:
         if state.dialect.is_async:  # aiosqlite's thread is not here: who waits for it waits for ever
             state.dialect.get_driver_connection(track.dbapi)._running = False
         return None
+    driver = state.dialect.get_driver_connection(track.dbapi)
+    _mute(driver)
     if not track.sockets:
         return (
             f"the socket of a {state.dialect.driver} connection was not found; its copy is never "
             "closed, but using the driver's connection directly would reach the parent's session"
         )
-    told = _told_sockets(state.dialect.get_driver_connection(track.dbapi))
+    told = _told_sockets(driver)
     null.over_all([s for s in map(_identity, told) if s is not None])  # the driver may have reconnected
     null.over_all(track.sockets)
     return None
+
+
+def _mute(driver: Any) -> None:
+    """A cancel travels on a wire of its own: some drivers send one when a COPY or a wait is unwound."""
+    if hasattr(driver, "_should_cancel"):  # psycopg, which asks itself this first
+        driver._should_cancel = lambda: False
+    elif hasattr(driver, "_addr"):  # asyncpg: where it would send one
+        driver._addr = os.devnull
 
 
 # -- loop: an epoll of its own ----------------------------------------------------------------
