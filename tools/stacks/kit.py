@@ -310,8 +310,10 @@ def run(stack: Stack, recipe: str, url: str) -> Seen:
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-        cleanup.callback(end, process, 1 if recipe == "nothing" else 5)  # what hangs does not end by itself
         seen = Seen({}, [])
+        cleanup.callback(
+            lambda: end(process, 1 if seen.counts.get("hang") else 5)
+        )  # what hangs does not end by itself
         try:
             if stack.web:
                 _wait(lambda: answers(port), process, stack.patience, stack.name)

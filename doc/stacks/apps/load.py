@@ -14,7 +14,7 @@ import urllib.request
 
 url = sys.argv[1].rstrip("/")
 requests = int(sys.argv[2]) if len(sys.argv) > 2 else 240
-clients, patience = 8, 8
+clients, patience = 8, 5
 counts = collections.Counter({"right": 0, "wrong-row": 0, "error": 0, "hang": 0})
 hung = threading.Event()  # one is enough of a proof
 
