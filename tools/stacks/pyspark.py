@@ -10,6 +10,6 @@ STACKS = [
     Stack(
         name="PySpark", setting="workers", app="pyspark", needs=("pyspark",), programs=("java",), package="pyspark",
         command=lambda port: [sys.executable, "questions.py"], reaches=False, patience=180,
-        install="pip install pyspark, and a Java",
+        install="pip install pyspark",
     )
 ]  # fmt: skip
