@@ -512,6 +512,23 @@ def _wait_for_connects(me: int) -> bool:
     return True
 
 
+# SQLite has locks of its own in each process, which a thread holds for an instant while it executes
+# or closes; it does that without the GIL.  Whoever sleeps with the GIL lets all of them come out:
+# they finish their call, and then wait for the GIL until the fork is over.
+
+_drains: list[Callable[[int], Any]] = []  # C's usleep(), called with the GIL, once there is an SQLite engine
+
+
+def _drain() -> None:
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(0.05)  # nobody asks for the GIL before the fork; who has asked gets it now
+    try:
+        for microseconds in (1000, 4000):
+            _drains[0](microseconds)
+    finally:
+        sys.setswitchinterval(interval)
+
+
 def _tracking(invoke: Callable[[Any], Any], state: _State) -> Callable[[Any], Any]:
     """The pool's creator, with the tracking after it."""
 
@@ -551,6 +568,8 @@ def _before_fork() -> None:
                 pins.extend(ref() for ref in track.cursors)
             pins.append(track.loop())
     _pins[me] = pins
+    if _drains and threading.active_count() > 1 and "gate" not in _off:
+        _drain()
     if not in_time:
         _warn(
             f"forked while another thread was connecting for more than {PATIENCE:g} s; "
@@ -914,7 +933,7 @@ def guard(
         raise ValueError(f"on_failure is 'warn' or 'raise', not {on_failure!r}")
     if not hasattr(os, "register_at_fork"):
         return engine
-    _install()
+    _install(sync.dialect)
     state = vars(sync.pool).get("_poolfork")
     if state is not None:
         state.on_failure = on_failure
@@ -952,7 +971,7 @@ def _sync_engine(engine: Any) -> Any:
 _installed = False
 
 
-def _install() -> None:
+def _install(dialect: Any) -> None:
     """Register the hooks, once in a process and its children."""
     global _installed
     if not _installed:
@@ -964,6 +983,11 @@ def _install() -> None:
         atexit.register(_at_exit)
         with contextlib.suppress(ImportError):
             import ctypes  # noqa: F401  # now, not in each child
+    if dialect.name == "sqlite" and not _drains:
+        with contextlib.suppress(ImportError, AttributeError, OSError):
+            import ctypes
+
+            _drains.append(ctypes.PyDLL(None).usleep)
 
 
 def _warn(text: str) -> None:
