@@ -982,7 +982,7 @@ def _install(dialect: Any) -> None:
         )
         atexit.register(_at_exit)
         with contextlib.suppress(ImportError):
-            import ctypes  # noqa: F401  # now, not in each child
+            import ctypes  # now, not in each child
     if dialect.name == "sqlite" and not _drains:
         with contextlib.suppress(ImportError, AttributeError, OSError):
             import ctypes

@@ -1,4 +1,4 @@
-"""The guard's ablation, on one driver of each kind: libpq's, one whose destructor says goodbye, one on asyncio."""
+"""The guard's ablation, on a driver of each kind: libpq's, destructors that say goodbye, pure Python, asyncio, a file."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ FILES = (
     "requirements/html.txt",
 )
 CACHE = pathlib.Path(__file__).resolve().parent.parent / "build" / "cache"
-DRIVERS = ("psycopg2", "mysqldb", "asyncpg")
+DRIVERS = ("psycopg2", "mysqldb", "pymysql", "asyncpg", "sqlite")
 
 
 def measure(progress: Callable[..., None]) -> dict[str, Any]:

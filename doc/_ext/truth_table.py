@@ -284,14 +284,11 @@ class Probes(SphinxDirective):
 
         found: list[nodes.Node] = []
         for hazard in all_hazards().values():
-            module, first, last = hazard.source
-            file = ROOT / (module.replace(".", "/") + ".py")
-            self.env.note_dependency(str(file))
-            lines = file.read_text().splitlines()[first - 1 : last]
+            self.env.note_dependency(str(ROOT / (hazard.source[0].replace(".", "/") + ".py")))
             section = nodes.section(ids=[f"probe-{hazard.name}"], names=[f"probe-{hazard.name}"])
             section += nodes.title("", hazard.name)
             section += nodes.paragraph("", f"Passes when {hazard.passes_when}.".replace("..", "."))
-            code = "\n".join(lines)
+            code = hazard.listing
             block = nodes.literal_block(code, code, language="python")
             section += nodes.container("", block, classes=["probe"])
             found.append(section)

@@ -75,7 +75,7 @@ def held_use(parent: Parent, variant: str) -> None:
             parent.found(
                 "wrong-row", "the child's statement ran inside the parent's transaction, without an error"
             )
-        elif not re.search(r"fork|process|pid\b|inherit", error, re.I):
+        elif not re.search(r"fork|\bprocess\b|pid\b|inherit", error, re.I):
             parent.found("error", f"child: an error that does not say why: {error}")
         else:
             parent.remark(f"child: {error}")
