@@ -19,6 +19,7 @@ import pathlib
 import signal
 import sys
 from types import ModuleType
+from typing import Any
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 BUILD, PUBLISHED = ROOT / "build", ROOT / "doc" / "measured"
@@ -47,6 +48,20 @@ def fingerprint(name: str) -> str:
     return hashlib.sha256("\0".join(told).encode()).hexdigest()
 
 
+def as_lines(data: dict[str, Any]) -> str:
+    """JSON with a line for each key, and for each item of a list: what changed is seen in a diff."""
+
+    def text(value: Any) -> str:
+        return json.dumps(value, ensure_ascii=False)
+
+    def told(value: Any) -> str:
+        return (
+            "[\n" + ",\n".join(map(text, value)) + "\n]" if isinstance(value, list) and value else text(value)
+        )
+
+    return "{\n" + ",\n".join(f"{text(key)}: {told(value)}" for key, value in data.items()) + "\n}\n"
+
+
 def publish(name: str) -> None:
     """Keep what was measured in the repository."""
     file = BUILD / f"{name}.json"
@@ -63,7 +78,7 @@ def publish(name: str) -> None:
         old = PUBLISHED / file.name
         for told in record(json.loads(old.read_text()) if old.exists() else None, data):
             print(told, file=sys.stderr)
-    (PUBLISHED / file.name).write_text(json.dumps(data, indent=0, ensure_ascii=False) + "\n")
+    (PUBLISHED / file.name).write_text(as_lines(data))
     print(f"Kept doc/measured/{file.name}", file=sys.stderr)
 
 
