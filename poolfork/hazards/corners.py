@@ -121,6 +121,10 @@ def reused_number(parent: Parent, variant: str) -> None:
     """The driver has closed an idle connection by itself; another socket has its number at the fork."""
     if parent.driver.server == "sqlite":
         raise NotRun("SQLite has no socket")
+    if parent.recipe.start != "fork":
+        raise NotRun("a child that is started anew inherits no descriptor")
+    if parent.recipe.engine_arguments:  # NullPool
+        raise NotRun("the recipe leaves no idle connection")
     parent.make_engine(pool_size=2, max_overflow=0, pool_timeout=0.5)
     ours, theirs = socket.socketpair()
     before = _sockets()
