@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from sqlalchemy import make_url
 
 _POSTGRES = r"""
-trap '' INT TERM HUP
+trap '' INT TERM HUP PIPE
 cd "$2" || exit 1
 "$1/initdb" -D data -U postgres --auth-local=trust $INITDB --no-sync --no-locale -E UTF8 >log 2>&1 &&
 "$1/pg_ctl" -D data -w -t 30 -l log -o "-k '$2' -c fsync=off $POSTGRES" start >>log 2>&1 &&
@@ -73,7 +73,7 @@ asyncio.run(main())
 """
 
 _MARIADB = r"""
-trap '' INT TERM HUP
+trap '' INT TERM HUP PIPE
 cd "$2" || exit 1
 "$INSTALL" --no-defaults --datadir="$2/data" --auth-root-authentication-method=normal \
   --skip-test-db --skip-name-resolve >log 2>&1 || { echo failed; cat >/dev/null; cd / && rm -rf "$2"; exit 1; }
@@ -94,7 +94,7 @@ cd / && rm -rf "$2"
 
 
 _PGBOUNCER = r"""
-trap '' INT TERM HUP
+trap '' INT TERM HUP PIPE
 cd "$2" || exit 1
 "$1" pgbouncer.ini >log 2>&1 &
 server=$!
@@ -109,7 +109,7 @@ cd / && rm -rf "$2"
 """
 
 _FOLDER = r"""
-trap '' INT TERM HUP
+trap '' INT TERM HUP PIPE
 echo ready
 cat >/dev/null
 cd / && rm -rf "$2"; sleep 1; rm -rf "$2"
@@ -146,6 +146,8 @@ class Server:
                 if process.stdin is not None and not process.stdin.closed:
                     process.stdin.close()
                 process.wait(timeout=30)
+        if (janitor := _janitors.pop(self.folder, None)) is not None:
+            janitor.wait(timeout=30)
 
 
 def postgres_home() -> pathlib.Path:
@@ -353,8 +355,11 @@ def _keep(
         nobody = pwd.getpwnam("nobody")
         subprocess.run(["chown", "-R", f"{nobody.pw_uid}:{nobody.pw_gid}", folder], check=True, timeout=60)
         as_nobody = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
+    waits = _janitors[folder].stdin
+    assert waits is not None
     keeper = subprocess.Popen(  # type: ignore[call-overload]
         ["sh", "-c", script, "poolfork-keeper", str(programs), str(folder)],
+        pass_fds=[waits.fileno()],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
@@ -362,6 +367,7 @@ def _keep(
         env=os.environ | settings,
         **as_nobody,
     )
+    waits.close()  # the janitor waits for the keeper alone
     server = Server(url, folder, keeper, tcp, tls, ca, no_tls)
     os.register_at_fork(after_in_child=keeper.stdin.close)  # a child must not keep it alive
     with keeper.stdout as answer:
@@ -405,11 +411,23 @@ def _certificates(folder: pathlib.Path) -> str | None:
     return None
 
 
+_janitors: dict[pathlib.Path, subprocess.Popen[bytes]] = {}
+
+
 def _folder() -> pathlib.Path:
-    """A temporary folder whose name is short enough for a Unix socket (107 bytes; 103 on macOS)."""
-    return pathlib.Path(
-        tempfile.mkdtemp(prefix="poolfork-", dir="/tmp" if len(tempfile.gettempdir()) > 60 else None)
+    """A temporary folder whose name is short enough for a Unix socket (107 bytes; 103 on macOS).
+
+    A shell removes it when this process, and then the keeper that `_keep` starts, have ended.
+    """
+    parent = "/tmp" if len(tempfile.gettempdir()) > 60 else None
+    folder = pathlib.Path(tempfile.mkdtemp(prefix="poolfork-", dir=parent))
+    script = "trap '' INT TERM HUP PIPE; cat >/dev/null; rm -rf \"$0\""
+    _janitors[folder] = janitor = subprocess.Popen(
+        ["sh", "-c", script, folder], stdin=subprocess.PIPE, start_new_session=True
     )
+    assert janitor.stdin is not None
+    os.register_at_fork(after_in_child=janitor.stdin.close)  # a child must not keep it alive
+    return folder
 
 
 def _free_port() -> int:

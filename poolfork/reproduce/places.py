@@ -24,7 +24,7 @@ from poolfork.servers import (
 )
 
 _REDIS = r"""
-trap '' INT TERM HUP
+trap '' INT TERM HUP PIPE
 cd "$2" || exit 1
 "$1/redis-server" --bind 127.0.0.1 --port $PORT --save '' --appendonly no --dir "$2" >log 2>&1 &
 server=$!

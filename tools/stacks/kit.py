@@ -47,7 +47,7 @@ Event = dict[str, Any]
 # Waits until its standard input ends, as it does however we end; then nothing of the run is left. A process of the
 # run is known by STACK_EVENTS in its environment, whatever session or parent it gave itself.
 _KEEPER = r"""
-trap '' INT TERM HUP
+trap '' INT TERM HUP PIPE
 tries=0
 cat >/dev/null
 while left=$(grep -lszFx "STACK_EVENTS=$1/events" /proc/[0-9]*/environ); [ "$left" ]; do

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 
-KEEPER = """trap '' INT TERM HUP; cd "$2"
+KEEPER = """trap '' INT TERM HUP PIPE; cd "$2"
 "$1/initdb" -D data -U postgres -A trust -E UTF8 -N >log 2>&1 &&
 "$1/pg_ctl" -D data -w -o "-k '$2' -h '' -F" start >>log 2>&1 && echo ready || echo failed
 cat >/dev/null; "$1/pg_ctl" -D data -m immediate stop >>log 2>&1; cd /; rm -rf "$2" """
