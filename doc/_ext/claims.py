@@ -18,6 +18,7 @@ READING_ORDER = [
     *("at_fork_hook", "spawn_forkserver"),
     *("held_connection", "thread_local", "starved_child", "locked_pool"),
     *("garbage_collector", "normal_exit", "c_fork"),
+    "late_fork",
     *("checkout_cost", "fork_cost"),
 ]
 _began = time.monotonic()
