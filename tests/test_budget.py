@@ -196,6 +196,7 @@ def is_as_the_page_says(cells: list[dict[str, str]]) -> None:
 
 @with_pgbouncer
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_recipes_come_out_as_without_pgbouncer_and_the_guard_passes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Four recipes, both drivers, three ways."""
     monkeypatch.setattr(measure_budget, "RECIPES", ("nothing", "dispose", "at-fork", "guard"))

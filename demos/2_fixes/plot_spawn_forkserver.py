@@ -63,7 +63,8 @@ def database(privilege="connect", tls=True):
         engine.dispose()
         return engine.url
     except (sa.exc.DBAPIError, ImportError, OSError) as error:
-        hint = "" if tls else " (this demo must connect without TLS)"
+        refused = not tls and isinstance(error, sa.exc.DBAPIError)
+        hint = " (this demo must connect without TLS)" if refused else ""
         print(f"DATABASE_URL: {str(getattr(error, 'orig', error)).partition(chr(10))[0]}{hint}", file=sys.stderr)
         sys.exit(2)
 
