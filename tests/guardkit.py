@@ -10,6 +10,7 @@ import os
 import pickle
 import select
 import signal
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -87,6 +88,8 @@ class Child:
                 os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # pytest's capture has nothing to say here
                 os.dup2(1, 2)
                 gc.collect()
+                if how == "c":  # the exit would wait for other threads of the test run, which are not here
+                    threading._after_fork()  # type: ignore[attr-defined]
                 ctypes.pythonapi.Py_Exit(0)  # the whole of a normal interpreter exit
         finally:
             os._exit(0)
