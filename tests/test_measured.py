@@ -87,6 +87,16 @@ def test_published_json_has_a_line_for_each_item() -> None:
     assert json.loads(text) == data and text.count("\n") == 8
 
 
+def test_published_errors_name_no_folder_of_one_machine() -> None:
+    """A traceback's file is told by its package alone, in what is written and in what was."""
+    told = "at /srv/x/lib/python3.11/site-packages/asyncpg/a.py:1, /opt/y/lib/python3.11/asyncio/tasks.py:2]"
+    assert (
+        json.loads(measure.as_lines({"detail": told}))["detail"] == "at asyncpg/a.py:1, asyncio/tasks.py:2]"
+    )
+    for file in (ROOT / "doc" / "measured").glob("*.json"):
+        assert "site-packages/" not in (text := file.read_text()) and "/lib/python3" not in text, file.name
+
+
 def test_unknown_measurement_gets_one_sentence() -> None:
     """Exit code 2, and the names that there are."""
     done = subprocess.run(

@@ -16,6 +16,7 @@ import importlib
 import json
 import os
 import pathlib
+import re
 import signal
 import sys
 from types import ModuleType
@@ -48,11 +49,17 @@ def fingerprint(name: str) -> str:
     return hashlib.sha256("\0".join(told).encode()).hexdigest()
 
 
+_PLACE = re.compile(r"/[^\s\"'<>:;,()]*/(?:site-packages|lib/python3\.\d+)/")
+
+
 def as_lines(data: dict[str, Any]) -> str:
-    """JSON with a line for each key, and for each item of a list: what changed is seen in a diff."""
+    """JSON with a line for each key, and for each item of a list: what changed is seen in a diff.
+
+    Errors that name a file of a package name it without the folder that it lay in on this machine.
+    """
 
     def text(value: Any) -> str:
-        return json.dumps(value, ensure_ascii=False)
+        return _PLACE.sub("", json.dumps(value, ensure_ascii=False))
 
     def told(value: Any) -> str:
         return (
