@@ -69,7 +69,7 @@ def folders(of: int) -> set[pathlib.Path]:
     return set(pathlib.Path("/tmp").glob(f"stack-{of}-*"))
 
 
-def tested(stack: Stack) -> tuple[str, ...]:
+def to_run(stack: Stack) -> tuple[str, ...]:
     """The recipes to run here: all for one setting of each stack, elsewhere the first that is to work."""
     if not stack.harmful:
         return ("nothing",)
@@ -83,10 +83,10 @@ def test_a_stack_does_what_its_entry_expects(stack: Stack, database: str) -> Non
     """Its app runs: who inherits, which recipes leave every answer right; nothing is left behind."""
     if missing := stack.missing():
         pytest.skip(f"{missing}: {stack.install or 'pip install -r requirements/stacks.txt'}")
-    measured = measure_stack(stack, database, tested(stack))
+    measured = measure_stack(stack, database, to_run(stack))
     assert measured["unexpected"] == []
     assert measured["reaches"] == stack.reaches
-    assert set(measured["load"]) == set(tested(stack))
+    assert set(measured["load"]) == set(to_run(stack))
     assert not folders(os.getpid())
 
 
