@@ -114,7 +114,7 @@ assert ask() == backend, "an idle connection is used again"
 tell("parent", "SELECT pg_backend_pid()", "ok: backend B")
 
 # %%
-# Surprise: the child disposes of *its* copy of the pool, as it was told to, and leaves.
+# Surprise: the child disposes of *its* copy of the pool, as the advice had it, and leaves.
 # It leaves by ``os._exit``, so nothing but ``dispose()`` can have done what follows.
 
 answer = in_child(engine.dispose)
@@ -133,7 +133,7 @@ assert lost, "the parent's session has ended"
 # Cause: the goodbye is a message (``Terminate``), and it goes out on the shared socket.
 # The server cannot tell who wrote it, and ends the session.
 #
-# The parent's next checkout opens a new one, so that one error is all that the parent ever sees,
+# The parent's next checkout opens a new one, so one error is all that the parent ever sees,
 # at a moment that has nothing to do with the cause.
 
 assert ask() != backend, "the parent has had to connect again"

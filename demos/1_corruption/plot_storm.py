@@ -99,6 +99,7 @@ def tell(who, does, sees=""):
 
 # %%
 # The storm: every question is a number of its own, and the only right answer is that number.
+# A ``wrong-row`` is a number that *another* child asked for.
 # Each child says how each question went and leaves by ``os._exit``.
 # When all have been silent for ``patience`` seconds, those that are still there hang.
 
@@ -117,7 +118,7 @@ def storm(engine, recipe=None, children=4, questions=50, patience=20):
             try:
                 with engine.connect() as connection:
                     row = connection.execute(NUMBER, {"number": number}).scalar_one()
-                answer.send("right" if row == number else "wrong-row")
+                answer.send("right" if row == number else "wrong-row" if row // questions != child else "error")
             except Exception:
                 answer.send("error")
 
@@ -142,14 +143,14 @@ def storm(engine, recipe=None, children=4, questions=50, patience=20):
 
 
 # %%
-# Normal: nothing lies in the pool at the fork, so that every child opens a connection of its own.
+# Normal: nothing lies in the pool at the fork, so every child opens a connection of its own.
 
 engine = sa.create_engine(database(tls=False))  # TLS fails in ways of its own
 own = []
 for _ in range(3):
     engine.dispose()
     own.append(storm(engine))
-assert all(counts["right"] == 200 for counts in own), "on connections of their own all get the right row"
+assert all(counts["right"] == 200 for counts in own), "on connections of their own, all get the right row"
 
 # %%
 # Surprise: the same children, the same code, and *one idle connection* in the pool at the fork.

@@ -143,7 +143,8 @@ tell("parent", "SELECT pg_backend_pid()", "ok: the same backend")
 
 # %%
 # Surprise: the shorter way, with a hook that names its engine, keeps that engine for ever.
-# (Tried in a child, so that the hook dies with it.) Cause: nothing takes a hook back.
+# (Tried in a child, so that the hook dies with it.) Cause: nothing takes a hook back. For one engine that lives as long
+# as its program, that is no loss; engines that come and go pile up, each with its pool.
 
 
 def outlives(register):
@@ -165,7 +166,7 @@ assert in_child(outlives, by_name) is True, "a hook that names its engine keeps 
 tell("child", "hook names an engine, del engine", "the engine stays, with its pool")
 
 # %%
-# Remedy: the weak set. An engine in it dies as it would without.
+# Remedy: the weak set. An engine in it dies as it would outside.
 
 assert in_child(outlives, after_fork.add) is False, "an engine in the weak set can be collected"
 tell("child", "engine in the weak set, del engine", "ok: the engine is collected")

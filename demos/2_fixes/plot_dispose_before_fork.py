@@ -133,7 +133,7 @@ tell("parent", "SELECT pg_backend_pid()", "ok: a new backend")
 assert mine != before and ask() == mine, "the parent connects once more and keeps that session"
 
 # %%
-# Surprise: one question between ``dispose()`` and the fork, here the parent's own, and the recipe has done nothing.
+# Surprise: one question between ``dispose()`` and the fork, here the parent's own, and the recipe is undone.
 
 engine.dispose()
 mine = ask()

@@ -131,14 +131,14 @@ def outcomes(recipe):
 
 # %%
 # Normal, if nobody thought of it: the child's question goes to the parent's backend.
-# One question at a time, so nothing breaks yet; :ref:`two at a time <sphx_glr_gallery_1_corruption_plot_storm.py>` do.
+# One question at a time, so nothing breaks yet; :ref:`several at once <sphx_glr_gallery_1_corruption_plot_storm.py>` break it.
 
 session, _ = outcomes(lambda engine: None)
 tell("child", "SELECT pg_backend_pid()", f"{session} backend")
 assert session == "the parent's", "without a recipe the child speaks on its parent's connection"
 
 # %%
-# Surprise: with the form of 2015 the child is cured, so its tests pass. The damage is in the other process.
+# Surprise: the form of 2015 cures the child, so its tests pass. The damage is in the other process.
 
 session, parents = outcomes(lambda engine: engine.dispose())
 tell("child", "engine.dispose(), SELECT pg_backend_pid()", f"ok: {session} backend")

@@ -145,8 +145,8 @@ assert still_open == 0, "with NullPool every connection that the child inherits 
 assert session == "its own", "with NullPool the child gets a session of its own"
 
 # %%
-# Surprise: this is the only recipe that also costs you something when nobody forks.
-# Three questions took three connections instead of one, and each is a process started on the server.
+# Surprise: the price, and it is due even if nobody forks. Three questions took three connections instead of one,
+# and each is a process started on the server: :ref:`what that costs <sphx_glr_gallery_5_cost_plot_checkout_cost.py>`.
 
 assert opened == 3, "with NullPool each checkout opens a connection"
 

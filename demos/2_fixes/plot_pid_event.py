@@ -156,7 +156,7 @@ assert ask(engine) == parent, "the parent keeps its session"
 engine.dispose()
 
 # %%
-# Surprise: without the line that lets go, the child is as well as before, and its parent's session is over.
+# Surprise: without the line that lets go, the child fares as well as before, and its parent's session is over.
 
 engine = guarded(let_go=False)
 parent = ask(engine)

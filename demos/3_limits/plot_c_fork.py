@@ -122,7 +122,7 @@ def ask():
 
 
 def child_of(fork_function):
-    """Fork so; the child's calls of the hook and its backend. It leaves by os._exit."""
+    """Fork; return how often the child's hook was called, and its backend. The child leaves by os._exit."""
     facts, answer = fork.Pipe(duplex=False)
     if (child := fork_function()) == 0:
         try:
@@ -143,18 +143,18 @@ tell("child", "os.fork(): SELECT pg_backend_pid()", "ok: its own backend")
 assert called == 1 and session != backend == ask(), "after os.fork the hook gives the child a session of its own"
 
 # %%
-# Surprise: the same fork, asked of libc. The hook is not called, and the child's question goes out on the
-# connection that its parent holds on to. Neither sees an error.
+# Surprise: the same, with libc's fork. The hook is not called, and the child's question goes out on the connection
+# that lies in its parent's pool. Neither sees an error.
 
 called, session = child_of(ctypes.PyDLL(None).fork)
-tell("child", "libc's fork(): SELECT pg_backend_pid()", "wrong-row: the parent's backend")
+tell("child", "libc's fork(): SELECT pg_backend_pid()", "the parent's backend")
 assert called == 0, "a fork in C calls no hook"
 assert session == backend == ask(), "the child speaks in its parent's session"
 
 # %%
 # Cause: Python's own fork functions go through the list of hooks; libc and the kernel know nothing of it.
 #
-# Remedy: look who asks at each checkout, as :ref:`the PID event <sphx_glr_gallery_2_fixes_plot_pid_event.py>` does.
+# Remedy: see at each checkout who is asking, as :ref:`the PID event <sphx_glr_gallery_2_fixes_plot_pid_event.py>` does.
 
 
 @sa.event.listens_for(engine, "connect")

@@ -6,7 +6,7 @@
 After dispose(close=False) the child's garbage collector ends its parent's session
 ==================================================================================
 
-``dispose(close=False)`` drops the inherited connections without a word, and with libpq's drivers that is all.
+``dispose(close=False)`` drops the inherited connections without a word, and with psycopg and psycopg2 that is all.
 The driver here is asyncpg, whose connections say goodbye themselves when they are collected.
 """
 

@@ -169,7 +169,7 @@ assert {rows for _, rows, _ in measured.values()} == {0}, "the parent's COMMIT r
 # %%
 # Cause: each of these endings says ``ROLLBACK``, and says it on the parent's wire.
 # The server rolls back the only transaction that this session has, which is the parent's.
-# The parent's ``COMMIT`` then finds no transaction and draws a warning, ``25P01``, that no one listens to:
+# The parent's ``COMMIT`` then finds no transaction and draws a warning, ``25P01``, which psycopg does not raise:
 
 assert [notices for _, _, notices in measured.values()] == [("25P01",)] * 3, "COMMIT found no transaction"
 tell("server", "25P01: there is no transaction in progress")

