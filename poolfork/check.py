@@ -15,7 +15,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from poolfork.actors import Spec
+from poolfork.actors import Parent, Spec
 from poolfork.cli import BadInput, progress_bar
 from poolfork.drivers import Driver, of_url, versions
 from poolfork.hazards import all_hazards
@@ -163,6 +163,7 @@ def check(
         door = Door(place.render_as_string(hide_password=False))
         try:
             _try_to_make_a_table(driver, door.url)
+            _refuse_a_shared_session(driver, door.url)
             asyncio.run(
                 measurement.run({driver.name: rounds}, lambda name, transport: door, cells_at_once=AT_ONCE)
             )
@@ -187,6 +188,35 @@ def _try_to_make_a_table(driver: Driver, url: str) -> None:
     tried = in_a_process(lambda: make_table(spec, [0]) and drop_table(spec), 10.0)
     if "error" in tried:
         raise ServerError(tried["error"])
+
+
+def _refuse_a_shared_session(driver: Driver, url: str) -> None:
+    """Raise `BadInput` where two open connections are one session to the server: nothing would tell them apart."""
+    spec = Spec("", "", "null-pool", driver.name, url)
+
+    def ask() -> dict[str, bool]:
+        parent = Parent(spec, lambda fact: None)
+        parent.make_engine()
+        if parent.speech.backend is None:
+            return {"shared": False}  # they are told apart by a mark that we put into each
+
+        def both() -> bool:
+            with parent.engine.connect() as one, parent.engine.connect() as other:
+                first = parent.backend(one)
+                one.rollback()  # a pooler in transaction mode has its session back now, and lends it again
+                return bool(first == parent.backend(other))
+
+        return {"shared": any(parent.do(both) for _ in range(3))}
+
+    asked = in_a_process(ask, 10.0)
+    if "error" in asked:
+        raise ServerError(asked["error"])
+    if asked["shared"]:
+        raise BadInput(
+            "a pooler in transaction mode answers there: to the server, two open connections were one session, "
+            "and check tells sessions apart by the server's number for them; "
+            "give it the address of the server itself, or of a pooler in session mode"
+        )
 
 
 def _without_password(text: str, url: sa.URL) -> str:

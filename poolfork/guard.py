@@ -406,7 +406,9 @@ def _hook_connections() -> None:
     def fairy_cursor(self: Any, *args: Any, **kwargs: Any) -> Any:
         if not _canary[0] and _settle_for(self):
             return self.cursor(*args, **kwargs)
-        cursor = self.dbapi_connection.cursor(*args, **kwargs)
+        connection = self.dbapi_connection
+        assert connection is not None  # as SQLAlchemy has it here
+        cursor = connection.cursor(*args, **kwargs)
         if args or kwargs:  # the way to a server-side or unbuffered one, in every driver
             record = self._connection_record
             track = vars(self if record is None else record).get("_poolfork")

@@ -263,6 +263,54 @@ def test_async_engine_under_uvloop(server: Server) -> None:
         runner.run(engine.dispose())
 
 
+GREENLETS = """
+import gevent.monkey; gevent.monkey.patch_all()
+import os, sys, gevent, gevent.event, sqlalchemy as sa
+from poolfork import InheritedConnectionError, guard
+
+engine = guard(sa.create_engine(sys.argv[1], pool_size=2, max_overflow=0, pool_timeout=5))
+backend = lambda connection: connection.scalar(sa.text("SELECT pg_backend_pid()"))
+parent, ready, forked = os.getpid(), gevent.event.Event(), gevent.event.Event()
+outcome = []
+
+def hold():
+    with engine.connect() as connection:
+        before = backend(connection)
+        ready.set()
+        forked.wait(10)  # the parent's greenlet, and the child's copy of it, go on here
+        try:
+            outcome.append(backend(connection) == before)
+        except InheritedConnectionError:
+            outcome.append("refused")
+
+greenlet = gevent.spawn(hold)
+ready.wait(10)
+with engine.connect() as connection:
+    mine = backend(connection)
+pid = os.fork()
+forked.set()
+greenlet.join(10)
+with engine.connect() as connection:
+    same = backend(connection) == mine
+if pid == 0:
+    os._exit(0 if (outcome, same) == (["refused"], False) else 9)
+assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0, "the child"
+with engine.connect() as one, engine.connect() as other:
+    assert mine in (backend(one), backend(other))
+print(outcome, same)
+"""
+
+
+@pytest.mark.parametrize("driver", ["psycopg", "pg8000"])
+def test_greenlets_that_go_on_in_the_child(server: Server, driver: str) -> None:
+    """Under gevent a child inherits running greenlets; one with a connection is refused there, the parent's goes on."""
+    pytest.importorskip("gevent")
+    url, _ = address(DRIVERS[driver], str(server.tcp))
+    command = [sys.executable, "-c", GREENLETS, url]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=4 * BOUND, check=False)
+    assert (done.returncode, done.stdout) == (0, "[True] True\n"), done.stderr
+
+
 def test_engine_with_a_past(server: Server) -> None:
     """Made in a thread, used, disposed of, guarded late, listened to: then forked."""
     made: list[sa.Engine] = []

@@ -810,13 +810,18 @@ def client(connection: sa.Connection) -> Client:
 def check_behind(url: str) -> dict[str, dict[str, str]]:
     """What ``poolfork check`` says of ``forkserver``, which inherits nothing, and of the guard, in each mode."""
     from poolfork.check import check, understand
+    from poolfork.cli import BadInput
 
     found: dict[str, dict[str, str]] = {}
     for mode in MODES:
         with servers.pgbouncer(url, pool_mode=mode, default_pool_size=10) as front:
             chosen, driver = understand(url_for(front.url, "psycopg2"))
-            measured = check(chosen, driver, ["forkserver", "guard"], ["crossed"], 1)
-            found[mode] = {one["recipe"]: one["outcome"] for one in measured["cells"]}
+            try:
+                measured = check(chosen, driver, ["forkserver", "guard"], ["crossed"], 1)
+            except BadInput as refused:
+                found[mode] = {"refused": str(refused).split(":")[0]}
+            else:
+                found[mode] = {one["recipe"]: one["outcome"] for one in measured["cells"]}
     return found
 
 
