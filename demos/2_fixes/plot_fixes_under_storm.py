@@ -6,8 +6,7 @@
 With either classic fix, the storm brings no wrong row and no error
 ===================================================================
 
-:ref:`The storm <sphx_glr_gallery_1_corruption_plot_storm.py>` again: one connection idle in the parent's pool,
-four children that question it at once; first with nothing done about it, then with each fix alone.
+:ref:`The storm <sphx_glr_gallery_1_corruption_plot_storm.py>` again: with nothing done about it, then with each fix alone.
 Where they stop: at a connection that is :ref:`held <sphx_glr_gallery_3_limits_plot_held_connection.py>` at the fork.
 """
 
@@ -161,7 +160,7 @@ def pid_event(engine):
 
 
 # %%
-# Each on an engine of its own with one idle connection. Calm is: all answers right, five backends, the parent's kept.
+# Four children question one idle connection. Calm is: all answers right, five backends, the parent's session kept.
 
 url, PID = database(), sa.text("SELECT pg_backend_pid()")
 for name in ("nothing", "dispose(close=False)", "pid-event"):
