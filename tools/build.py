@@ -1,4 +1,4 @@
-"""Run Sphinx on doc/: ``build.py html|doctest|linkcheck [--no-run]``; exit code 2 if it cannot start.
+"""Run Sphinx on doc/: ``build.py html|doctest|linkcheck|dirhtml|epub [--no-run]``; exit code 2 if it cannot start.
 
 Does what sphinx-build does, but says what went wrong in one sentence where one is enough, leaves
 no crash report behind, and looks at DATABASE_URL before anything else.

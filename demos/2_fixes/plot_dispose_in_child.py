@@ -65,7 +65,8 @@ def database(privilege="connect", tls=True):
     except (sa.exc.DBAPIError, ImportError, OSError) as error:
         refused = not tls and isinstance(error, sa.exc.DBAPIError)
         hint = " (this demo must connect without TLS)" if refused else ""
-        print(f"DATABASE_URL: {str(getattr(error, 'orig', error)).partition(chr(10))[0]}{hint}", file=sys.stderr)
+        source = "DATABASE_URL: " if os.environ.get("DATABASE_URL") else ""
+        print(f"{source}{str(getattr(error, 'orig', error)).partition(chr(10))[0]}{hint}", file=sys.stderr)
         sys.exit(2)
 
 
@@ -87,9 +88,12 @@ def in_child(work, *args, bound=10):
         if not facts.poll(bound):
             raise TimeoutError(f"the child overstayed its {bound} s and was killed")
         return facts.recv()
+    except EOFError:
+        raise RuntimeError("the child died without an answer") from None
     finally:
         child.join(1)
         child.kill()
+        child.join(1)
 
 
 def tell(who, does, sees=""):

@@ -66,7 +66,7 @@ def finish(app: Sphinx) -> None:
     try:
         said, _ = _running.communicate(timeout=600)
     except subprocess.TimeoutExpired:
-        _running.kill()
+        abandon()
         raise ExtensionError("the notebooks took more than 600 s and were ended") from None
     failed, _running = _running.returncode, None
     if failed:
@@ -76,10 +76,14 @@ def finish(app: Sphinx) -> None:
 
 
 def abandon() -> None:
-    """End the runner when the build ends before it, for whatever reason."""
+    """End the runner when the build ends before it, for whatever reason; it ends its kernels."""
     if _running is not None:
         _running.terminate()
-        _running.wait(timeout=30)
+        try:
+            _running.wait(timeout=30)
+        except subprocess.TimeoutExpired:
+            _running.kill()
+            _running.wait(timeout=30)
 
 
 def setup(app: Sphinx) -> dict[str, Any]:

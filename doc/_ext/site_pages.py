@@ -26,6 +26,8 @@ _OPTION = re.compile(r"(?<![\w-])--[A-Za-z][\w-]*(?![^<]*>)")  # an option of a 
 
 def record_versions(app: Sphinx) -> None:
     """Note what this build executes with; a build that executes nothing keeps the last note."""
+    if not app.config.poolfork_execute:
+        return
     if not (app.config.poolfork_demos_run or app.config.poolfork_notebooks_run):
         return
     engine = sa.create_engine(database_url())
