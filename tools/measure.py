@@ -56,14 +56,18 @@ def as_lines(data: dict[str, Any]) -> str:
     """JSON with a line for each key, and for each item of a list: what changed is seen in a diff.
 
     Errors that name a file of a package name it without the folder that it lay in on this machine.
+    A cell's keys stand in one order, whether it was measured now or remembered.
     """
 
     def text(value: Any) -> str:
         return _PLACE.sub("", json.dumps(value, ensure_ascii=False))
 
+    def item(value: Any) -> str:
+        return text(dict(sorted(value.items())) if isinstance(value, dict) and "outcome" in value else value)
+
     def told(value: Any) -> str:
         return (
-            "[\n" + ",\n".join(map(text, value)) + "\n]" if isinstance(value, list) and value else text(value)
+            "[\n" + ",\n".join(map(item, value)) + "\n]" if isinstance(value, list) and value else text(value)
         )
 
     return "{\n" + ",\n".join(f"{text(key)}: {told(value)}" for key, value in data.items()) + "\n}\n"
