@@ -85,6 +85,8 @@ def test_published_json_has_a_line_for_each_item() -> None:
     data = {"cells": [{"a": 1}, {"b": "ü"}], "empty": [], "versions": {"x": "1"}}
     text = measure.as_lines(data)
     assert json.loads(text) == data and text.count("\n") == 8
+    now, remembered = {"outcome": "ok", "runs": 1}, {"runs": 1, "outcome": "ok"}
+    assert measure.as_lines({"cells": [now]}) == measure.as_lines({"cells": [remembered]})
 
 
 def test_published_errors_name_no_folder_of_one_machine() -> None:
