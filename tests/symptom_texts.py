@@ -158,6 +158,22 @@ TRANSLATED = [
     ("WARNUNG:  eine Transaktion ist bereits begonnen", "pg-transaction-mixed"),
 ]  # fmt: skip
 
+# Real texts beside those above that a reader may paste: other drivers' wordings, and cut off.
+FURTHER = [
+    ("OperationalError: 2013 (HY000): Lost connection to MySQL server at 'db:3306', system error: 104",
+     "mysql-connector-lost"),
+    ("psycopg.OperationalError: consuming input failed: SSL error: decryption failed or bad re", "tls-bad-record-mac"),
+    ('MySQLdb._exceptions.OperationalError: (2006, "")', "mysql-gone-2006"),
+    ("psycopg2.OperationalError: unexpected response from server; first received character was \"5\"",
+     "libpq-lost-sync"),
+    ("(1156, 'Got packets out of order')", "mysql-packet-sequence"),
+    ("ProgrammingError('no results to fetch')", "psycopg2-no-results"),
+    ("[ERROR] Worker (pid:12) was sent SIGSEGV!", "child-segfault"),
+    ("  | ExceptionGroup: unhandled errors in a TaskGroup (1 sub-exception)\n  +-+---------------- 1 ----------------\n"
+     "    | psycopg.ProgrammingError: the last operation didn't produce records (command status: BEGIN)",
+     "psycopg-no-result"),
+]  # fmt: skip
+
 # Where the error comes from, so that a wrapped text names its driver as a real traceback does.
 FRAMES = {
     "clickhouse": "clickhouse_driver/connection.py", "freetds": "pymssql/_pymssql.pyx",
@@ -455,6 +471,28 @@ alembic.util.exc.CommandError: Can't locate revision identified by 'abc'
 ModuleNotFoundError: No module named 'psycopg2'
 ImportError: libpq.so.5: cannot open shared object file: No such file or directory
 """
+
+
+# Log lines without a traceback around them, which no driver printed; each once had a false match.
+UNRELATED_LINES = [
+    "error: unexpected response from server: 502 Bad Gateway",
+    "12 packets out of order",
+    "INFO crawler: no results to fetch for query 17",
+    "process exited with code 11",
+    "LOG:  server process (PID 8123) was terminated by signal 11: Segmentation fault",
+    "curl: (56) OpenSSL SSL_read: error:0A000126:SSL routines::unexpected eof while reading, errno 0",
+    "SSL_do_handshake() failed (SSL: error:0A000119:SSL routines::decryption failed or bad record mac), client: 1.2.3.4",
+    "write EPROTO 140:error:1408F119:SSL routines:ssl3_get_record:decryption failed or bad record mac:../ssl/record.c",
+    "requests.exceptions.SSLError: HTTPSConnectionPool(host='x', port=443): Max retries exceeded (Caused by SSLError(1, "
+    "'[SSL: DECRYPTION_FAILED_OR_BAD_RECORD_MAC] decryption failed or bad record mac (_ssl.c:2580)'))",
+    "psycopg2.errors.ProtocolViolation: query_wait_timeout\nserver closed the connection unexpectedly",
+    "OperationalError: connection failed: server closed the connection unexpectedly",
+    'Traceback (most recent call last):\n  File "celery/app/trace.py", line 453, in trace_task\n'
+    "AttributeError: 'NoneType' object has no attribute 'send'",
+    'Traceback (most recent call last):\n  File "sqlalchemy/orm/session.py", line 1, in commit\n'
+    '  File "urllib3/connectionpool.py", line 468, in _make_request\n'
+    "ssl.SSLError: [SSL: DECRYPTION_FAILED_OR_BAD_RECORD_MAC] decryption failed or bad record mac (_ssl.c:2580)",
+]
 
 
 def unrelated() -> list[str]:

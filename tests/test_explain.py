@@ -12,7 +12,16 @@ import sys
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from symptom_texts import MEASURED, REPORTED, TRANSLATED, WRAPPINGS, unrelated, varied
+from symptom_texts import (
+    FURTHER,
+    MEASURED,
+    REPORTED,
+    TRANSLATED,
+    UNRELATED_LINES,
+    WRAPPINGS,
+    unrelated,
+    varied,
+)  # fmt: skip
 
 from poolfork.explain import explain, normal, symptoms
 from poolfork.hazards import all_hazards
@@ -36,7 +45,7 @@ def first(text):
     return matches[0].symptom["id"] if matches else None
 
 
-@pytest.mark.parametrize(("text", "entry"), KNOWN + TRANSLATED + PRODUCED)
+@pytest.mark.parametrize(("text", "entry"), KNOWN + TRANSLATED + PRODUCED + FURTHER)
 def test_known_text_finds_its_entry_first(text, entry):
     """Every reported, every translated and every produced text, as it stands."""
     assert first(text) == entry
@@ -121,6 +130,12 @@ def test_unrelated_traceback_matches_nothing(text):
     assert [match.symptom["id"] for match in explain(text).matches] == []
 
 
+@pytest.mark.parametrize("text", UNRELATED_LINES)
+def test_unrelated_line_matches_nothing(text):
+    """Words that a driver's error shares with other programs."""
+    assert [match.symptom["id"] for match in explain(text).matches] == []
+
+
 def test_texts_with_another_cause_are_told_as_such():
     """A look-alike gets an answer too, but no match."""
     answer = explain("InterfaceError: cannot perform operation: another operation is in progress")
@@ -196,7 +211,7 @@ def test_two_megabytes_take_less_than_five_seconds():
 @pytest.mark.skipif(shutil.which("node") is None, reason="no Node.js here")
 def test_box_on_the_page_ranks_as_the_terminal_does(tmp_path):
     """The same data, the same texts, JavaScript against Python."""
-    texts = [text for text, _ in mutated()] + unrelated()
+    texts = [text for text, _ in [*mutated(), *FURTHER]] + unrelated() + UNRELATED_LINES
     texts += [
         "\u2028\x85\u3000x\ud83d\ude00'\\\\n\\\\\"",
         "This result object does\u00a0not return rows. It has been closed automatically",
