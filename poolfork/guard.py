@@ -215,8 +215,11 @@ def _in_memory(dbapi: Any) -> bool:
 
 
 # Where drivers keep their socket when the connection has no fileno() itself: pg8000, PyMySQL,
-# mysql-connector (pure Python), asyncpg, aiomysql.
-_PATHS = ((), ("_usock",), ("_sock",), ("_socket", "sock"), ("_transport",), ("_writer", "transport"))
+# mysql-connector (pure Python), MariaDB Connector 2, asyncpg, aiomysql.
+_PATHS = (
+    *((), ("_usock",), ("_sock",), ("_socket", "sock"), ("_client", "socket")),
+    *(("_transport",), ("_writer", "transport")),
+)
 
 
 def _told_sockets(driver: Any) -> Iterator[int]:
@@ -271,15 +274,14 @@ def _new_sockets(before: dict[int, str], state: _State) -> list[_Identity]:
     """The sockets that appeared during a connect, for drivers that do not tell theirs.
 
     When other threads opened some meanwhile, those are left out that another connection owns,
-    and those with another peer than the URL's, if that leaves any.
+    those without a peer that has a name (a pipe's end), and those with another peer than the URL's,
+    if that leaves any.
     """
-    new = [descriptor for descriptor, link in _open_sockets().items() if before.get(descriptor) != link]
+    found = [descriptor for descriptor, link in _open_sockets().items() if before.get(descriptor) != link]
+    owned = {s for ref in list(_tracks.values()) if (t := ref()) is not None for s in t.sockets}
+    peers = {d: peer for d in found if _identity(d) not in owned and (peer := _peer(d))}
+    new = list(peers)
     if len(new) > 1:
-        owned = {s[0] for ref in list(_tracks.values()) if (t := ref()) is not None for s in t.sockets}
-        new = [descriptor for descriptor in new if descriptor not in owned]
-    if len(new) > 1:
-        peers = {descriptor: _peer(descriptor) for descriptor in new}
-        new = [d for d in new if peers[d]]
         port = state.url.port or {"postgresql": 5432, "mysql": 3306, "mariadb": 3306}.get(state.dialect.name)
         matching = [d for d in new if isinstance(p := peers[d], tuple) and p[1] == port] or [
             d for d in new if isinstance(p := peers[d], str) and p in state.url.query.values()
@@ -721,8 +723,10 @@ def _silence(track: _Track, null: _Null) -> str | None:
             f"the socket of a {state.dialect.driver} connection was not found; its copy is never "
             "closed, but using the driver's connection directly would reach the parent's session"
         )
-    told = _told_sockets(driver)
-    null.over_all([s for s in map(_identity, told) if s is not None])  # the driver may have reconnected
+    told = [
+        number for number in _told_sockets(driver) if _peer(number)
+    ]  # it may have reconnected, or be closing
+    null.over_all(filter(None, map(_identity, told)))
     null.over_all(track.sockets)
     return None
 

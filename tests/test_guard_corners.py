@@ -10,6 +10,7 @@ import mmap
 import multiprocessing
 import os
 import socket
+import stat
 import subprocess
 import sys
 import threading
@@ -309,6 +310,47 @@ def test_greenlets_that_go_on_in_the_child(server: Server, driver: str) -> None:
     command = [sys.executable, "-c", GREENLETS, url]
     done = subprocess.run(command, capture_output=True, text=True, timeout=4 * BOUND, check=False)
     assert (done.returncode, done.stdout) == (0, "[True] True\n"), done.stderr
+
+
+def test_socket_that_the_driver_does_not_tell(server: Server) -> None:
+    """It is found among those that appear meanwhile, even under a number that a lost connection had."""
+    import psycopg2.extensions
+
+    class Silent(psycopg2.extensions.connection):
+        def fileno(self) -> int:
+            raise AttributeError("fileno")
+
+    pipe: list[socket.socket] = []
+
+    def connect() -> Any:
+        connection = psycopg2.connect(server.url, connection_factory=Silent)
+        if reused:
+            ours, theirs = socket.socketpair()
+            theirs.close()
+            pipe.append(ours)
+        return connection
+
+    reused: list[int] = []
+    engine = guard(sa.create_engine("postgresql+psycopg2://", creator=connect))
+    with engine.connect() as first, engine.connect() as second:
+        number = psycopg2.extensions.connection.fileno(first.connection.driver_connection)
+        first.connection.driver_connection.close()  # the pool does not know
+        reused.append(number)
+        with engine.connect() as third:
+            mine = backend(third)
+            assert psycopg2.extensions.connection.fileno(third.connection.driver_connection) == number
+
+            def what_is_left() -> tuple[bool, bool]:
+                return stat.S_ISSOCK(os.fstat(number).st_mode), stat.S_ISSOCK(
+                    os.fstat(pipe[0].fileno()).st_mode
+                )
+
+            assert forked(what_is_left, "exit") == (False, True)
+            assert backend(third) == mine
+        assert backend(second)
+        first.invalidate()
+    engine.dispose()
+    pipe[0].close()
 
 
 def test_engine_with_a_past(server: Server) -> None:
