@@ -126,7 +126,7 @@ def as_text(answer: Answer) -> str:
             parts += [_filled(f"not it, if: {cause}") for cause in one["lookalikes"]]
         parts.append(f"   more: {page(one['id'])}\n")
     if not answer.matches:
-        parts.append(NO_MATCH if not answer.others else "This is not a text of a shared connection.\n")
+        parts.append(NO_MATCH if not answer.others else "No shared connection prints this.\n")
     for other in answer.others:
         parts.append(f"Known, with another cause: {other['title']}  [{other['id']}]")
         parts.append(_filled(other["says"]) + "\n")
@@ -138,7 +138,7 @@ def as_text(answer: Answer) -> str:
 
 
 PROOF = """\
-To prove it while it runs: python -m poolfork scan. Two processes that name one connection share it."""
+To prove it while the program runs: python -m poolfork scan lists each connection that two processes hold."""
 NO_MATCH = """\
 No known text of a shared connection is in this input. That does not rule one out: its worst outcome,
 another process's row, has no error text, and a hang has none either. To tell it from other causes:
