@@ -117,7 +117,7 @@ def as_text(answer: Answer) -> str:
     parts: list[str] = []
     for number, match in enumerate(answer.matches):
         one = match.symptom
-        parts.append(f"{number + 1}. {one['title']}  [{one['id']}; {SURE[one['sure']]}]")
+        parts.append(f"{number + 1}. {one['title']}\n   [{one['id']}; {SURE[one['sure']]}]")
         parts.append(_filled(f"you pasted: {match.matched}"))
         if number == 0:
             fix = symptoms()["fix"][one["fix"]]
@@ -126,7 +126,9 @@ def as_text(answer: Answer) -> str:
             parts += [_filled(f"not it, if: {cause}") for cause in one["lookalikes"]]
         parts.append(f"   more: {page(one['id'])}\n")
     if not answer.matches:
-        parts.append(NO_MATCH if not answer.others else "No shared connection prints this.\n")
+        parts.append(
+            NO_MATCH if not answer.others else "This is not how a shared database connection fails.\n"
+        )
     for other in answer.others:
         parts.append(f"Known, with another cause: {other['title']}  [{other['id']}]")
         parts.append(_filled(other["says"]) + "\n")
@@ -138,21 +140,27 @@ def as_text(answer: Answer) -> str:
 
 
 PROOF = """\
-To prove it while the program runs: python -m poolfork scan lists each connection that two processes hold."""
+To prove it while the program runs: python -m poolfork scan
+It lists each connection that two processes hold."""
 NO_MATCH = """\
-No known text of a shared connection is in this input. That does not rule one out: its worst outcome,
-another process's row, has no error text, and a hang has none either. To tell it from other causes:
+No known text of a shared connection is in this input. That does not rule one
+out: its worst outcome, another process's row, has no error text, and a hang has
+none either. To tell it from other causes:
 
-  - python -m poolfork scan   lists the connections that two processes hold, while they run.
-  - Run it with one worker process, or with start method spawn: a shared connection's errors are gone.
-  - Log os.getpid() with the server's session id (SELECT pg_backend_pid(), SELECT connection_id()):
-    one session id under two pids is a shared connection; two coroutines or threads have one pid.
-  - Errors at the same statement every time, or in a single process, have another cause.
+  - python -m poolfork scan   lists the connections that two processes hold,
+    while they run.
+  - Run it with one worker process, or with start method spawn: a shared
+    connection's errors are gone.
+  - Log os.getpid() with the server's session id (SELECT pg_backend_pid(),
+    SELECT connection_id()): one session id under two pids is a shared
+    connection; two coroutines or threads have one pid.
+  - Errors at the same statement every time, or in a single process, have
+    another cause.
 """
 
 
 def _filled(text: str) -> str:
-    return textwrap.fill(text, 100, initial_indent="   ", subsequent_indent="     ", break_on_hyphens=False)
+    return textwrap.fill(text, 79, initial_indent="   ", subsequent_indent="     ", break_on_hyphens=False)
 
 
 class _Parser(argparse.ArgumentParser):
