@@ -96,7 +96,7 @@ def database_url() -> str:
     """The URL that everything executed in this build gets, for psycopg; starts the server at need."""
     global _server
     given = os.environ.get("DATABASE_URL")
-    if given is None:
+    if not given:
         try:
             _server = start_postgres()
         except ServerError as error:
