@@ -99,6 +99,21 @@ def test_published_errors_name_no_folder_of_one_machine() -> None:
         assert "site-packages/" not in (text := file.read_text()) and "/lib/python3" not in text, file.name
 
 
+def test_measurement_that_cannot_be_written_leaves_the_one_before(tmp_path: pathlib.Path) -> None:
+    """Where the disk ends in the middle of it, the pages still have what they had, whole, and no rest lies about."""
+    file = tmp_path / "cost.json"
+    measure.keep(file, "before")
+    code = (
+        "import pathlib, resource, sys, measure; resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
+        "measure.keep(pathlib.Path(sys.argv[1]), 'x' * 5000)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, file], cwd=ROOT / "tools", capture_output=True, text=True, timeout=60
+    )
+    assert "File too large" in done.stderr
+    assert file.read_text() == "before" and list(tmp_path.iterdir()) == [file]
+
+
 def test_unknown_measurement_gets_one_sentence() -> None:
     """Exit code 2, and the names that there are."""
     done = subprocess.run(

@@ -73,6 +73,16 @@ def as_lines(data: dict[str, Any]) -> str:
     return "{\n" + ",\n".join(f"{text(key)}: {told(value)}" for key, value in data.items()) + "\n}\n"
 
 
+def keep(file: pathlib.Path, text: str) -> None:
+    """Write a file whole or not at all: a build reads it, and may do so after we were killed."""
+    part = file.with_suffix(".part")
+    try:
+        part.write_text(text)
+        part.replace(file)
+    finally:
+        part.unlink(missing_ok=True)
+
+
 def publish(name: str) -> None:
     """Keep what was measured in the repository."""
     file = BUILD / f"{name}.json"
@@ -89,7 +99,7 @@ def publish(name: str) -> None:
         old = PUBLISHED / file.name
         for told in record(json.loads(old.read_text()) if old.exists() else None, data):
             print(told, file=sys.stderr)
-    (PUBLISHED / file.name).write_text(as_lines(data))
+    keep(PUBLISHED / file.name, as_lines(data))
     print(f"Kept doc/measured/{file.name}", file=sys.stderr)
 
 
@@ -106,7 +116,7 @@ def measure(name: str) -> None:
         | {"fingerprint": now, "python": sys.version}
     )
     BUILD.mkdir(exist_ok=True)
-    (BUILD / f"{name}.json").write_text(json.dumps(found))
+    keep(BUILD / f"{name}.json", json.dumps(found))
     print(f"\nWrote build/{name}.json", file=sys.stderr)
 
 
