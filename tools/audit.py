@@ -80,8 +80,10 @@ def serve(site: pathlib.Path) -> Iterator[str]:
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         server.daemon_threads = True
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}/"
-        server.shutdown()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}/"
+        finally:
+            server.shutdown()
 
 
 def pages_of(site: pathlib.Path) -> list[str]:
@@ -137,22 +139,39 @@ class Figures:
         return missed
 
 
+def run_to_its_end(command: list[str], environment: dict[str, str], seconds: float) -> str:
+    """Run a command and end with it all that it started; returns what went wrong ("" if nothing)."""
+    process = subprocess.Popen(
+        command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        text=True, start_new_session=True,
+    )  # fmt: skip
+    try:
+        said, _ = process.communicate(timeout=seconds)
+        return said[-400:].strip() or f"exit code {process.returncode}" if process.returncode else ""
+    except subprocess.TimeoutExpired:
+        return f"no end after {seconds:g} s"
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait(timeout=10)
+
+
 def lighthouse(command: list[str], chromium: str, url: str) -> Figures:
     """Run Lighthouse once, mobile, with simulated throttling."""
     with tempfile.TemporaryDirectory() as folder:
         output = pathlib.Path(folder, "report.json")
-        ran = subprocess.run(
+        failed = run_to_its_end(
             [
                 *(*command, url, "--quiet", "--output=json", f"--output-path={output}"),
                 *("--form-factor=mobile", "--throttling-method=simulate"),
                 f"--only-categories={','.join(SCORES)}",
                 f"--chrome-flags=--headless {' '.join(FLAGS)}",
             ],
-            env=os.environ | {"CHROME_PATH": chromium, "TMPDIR": folder},
-            stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=240,
-        )  # fmt: skip
-        if ran.returncode or not output.exists():
-            raise AuditError(f"Lighthouse did not run on {url}: {(ran.stderr or ran.stdout)[-400:].strip()}")
+            os.environ | {"CHROME_PATH": chromium, "TMPDIR": folder},
+            240,
+        )
+        if failed or not output.exists():
+            raise AuditError(f"Lighthouse did not run on {url}: {failed}")
         report = json.loads(output.read_text())
     audits = report["audits"]
     weighed = {

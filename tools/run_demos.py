@@ -20,6 +20,7 @@ import time
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 BOUND = 60  # seconds that one demo may take
+running: set[subprocess.Popen[str]] = set()
 
 
 def run(demo: pathlib.Path) -> tuple[pathlib.Path, float, str]:
@@ -33,6 +34,7 @@ def run(demo: pathlib.Path) -> tuple[pathlib.Path, float, str]:
         text=True,
         start_new_session=True,
     )
+    running.add(process)
     try:
         _, errors = process.communicate(timeout=BOUND)
         failed = (errors.strip().splitlines() or [f"exit code {process.returncode}"])[-1]
@@ -41,6 +43,7 @@ def run(demo: pathlib.Path) -> tuple[pathlib.Path, float, str]:
         return demo, BOUND, f"took more than {BOUND} s and was killed"
     finally:
         end(process)
+        running.discard(process)
 
 
 def end(process: subprocess.Popen[str]) -> None:
@@ -93,7 +96,10 @@ def serve(demos: list[pathlib.Path], times: int, load: bool) -> int:
             elif number % len(demos) == 0:
                 print(f"{number} of {len(jobs)} runs, {failures} failed", flush=True)
     finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+        pool.shutdown(wait=False, cancel_futures=True)
+        for process in running.copy():  # none, unless we were interrupted
+            end(process)
+        pool.shutdown(wait=True)
         for spinner in spinners:
             spinner.kill()
     runs = f"{len(demos)} demos" + (f", {times} times each" if times > 1 else "")
