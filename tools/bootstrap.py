@@ -82,6 +82,9 @@ def install(uv: str | None, name: str) -> None:
         command = [uv, "pip", "install", "--quiet", "--compile-bytecode", "--python", PYTHON]
     environment = {key: value for key, value in os.environ.items() if key != "VIRTUAL_ENV"}
     command += ["--require-hashes", "--only-binary", ":all:", "-r", lock]
+    stamp.unlink(
+        missing_ok=True
+    )  # from here on until the end, what is in place is neither the old nor the new
     if subprocess.run(command, env=environment, check=False).returncode:
         fail(
             f"requirements/{name}.txt could not be installed; what went wrong stands above. Run it again to go on."
