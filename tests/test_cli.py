@@ -114,12 +114,18 @@ def test_user_who_stops_a_check_leaves_nothing(url: str, how: signal.Signals) ->
         return [name for name in sa.inspect(engine).get_table_names() if name.startswith("poolfork_")]
 
     ours: set[psutil.Process] = set()
-    deadline = time.monotonic() + 60
-    while len(ours) < 4 and time.monotonic() < deadline:
+    try:
+        deadline = time.monotonic() + 60
+        while (len(ours) < 4 or not tables()) and time.monotonic() < deadline:
+            ours |= set(psutil.Process(check.pid).children(recursive=True))
+            time.sleep(0.05)
+        assert len(ours) >= 4 and tables(), "it is measuring"
         ours |= set(psutil.Process(check.pid).children(recursive=True))
-        time.sleep(0.05)
-    os.kill(check.pid, how)
-    assert check.wait(40) == (130 if how == signal.SIGINT else -how)
+        os.kill(check.pid, how)
+        assert check.wait(40) == (130 if how == signal.SIGINT else -how)
+    finally:
+        check.kill()
+        check.wait(10)
     deadline = time.monotonic() + 40
     while (tables() or any(map(_alive, ours))) and time.monotonic() < deadline:
         time.sleep(0.1)
