@@ -172,6 +172,10 @@ FURTHER = [
     ("  | ExceptionGroup: unhandled errors in a TaskGroup (1 sub-exception)\n  +-+---------------- 1 ----------------\n"
      "    | psycopg.ProgrammingError: the last operation didn't produce records (command status: BEGIN)",
      "psycopg-no-result"),
+    ("╭───── Traceback (most recent call last) ─────╮\n│ /app/x.py:10 in y                           │\n"
+     "│ DatabaseError: error with status            │\n│ PGRES_TUPLES_OK and no message from the     │\n"
+     "│ libpq                                       │\n╰─────────────────────────────────────────────╯",
+     "libpq-no-message"),
 ]  # fmt: skip
 
 # Where the error comes from, so that a wrapped text names its driver as a real traceback does.
