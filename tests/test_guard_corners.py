@@ -246,22 +246,43 @@ def test_async_scoped_session_and_a_cancelled_task(server: Server) -> None:
         run(engine.dispose())
 
 
+UVLOOP = """
+import asyncio, os, sys, sqlalchemy as sa, uvloop
+from guardkit import BOUND, forked
+from sqlalchemy.ext.asyncio import create_async_engine
+from poolfork import guard
+
+engine = guard(create_async_engine(sys.argv[1]))
+
+async def session():
+    async with engine.connect() as connection:
+        return await connection.scalar(sa.text("SELECT pg_backend_pid()"))
+
+with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+    mine = runner.run(session())
+    for leave in "_exit", "exit":
+        assert forked(lambda: asyncio.run(session()), leave) != mine
+    assert runner.run(session()) == mine
+    assert runner.run(asyncio.wait_for(asyncio.to_thread(lambda: 5), BOUND)) == 5
+    runner.run(engine.dispose())
+"""
+
+
 def test_async_engine_under_uvloop(server: Server) -> None:
     """uvloop's loop is no selector loop; the parent's answers after the child closed its copy."""
-    uvloop = pytest.importorskip("uvloop")
-    engine = guard(engine_for("asyncpg", server.url))
+    pytest.importorskip("uvloop")
+    # A program of its own: once imported, uvloop ends each child of a process that has no descriptor left.
+    done = run_script(UVLOOP, address(DRIVERS["asyncpg"], server.url)[0])
+    assert done.returncode == 0, done.stderr
 
-    async def session() -> Any:
-        async with engine.connect() as connection:
-            return await connection.run_sync(backend)
 
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        mine = runner.run(session())
-        for leave in "_exit", "exit":
-            assert forked(lambda: asyncio.run(session()), leave) != mine
-        assert runner.run(session()) == mine
-        assert runner.run(asyncio.wait_for(asyncio.to_thread(lambda: 5), BOUND)) == 5
-        runner.run(engine.dispose())
+def run_script(code: str, url: str) -> subprocess.CompletedProcess[str]:
+    """Run a program with the tests' folder on its path, and a URL as its argument."""
+    command = [sys.executable, "-c", code, url]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=4 * BOUND, check=False, env=environment
+    )
 
 
 GREENLETS = """
@@ -307,8 +328,7 @@ def test_greenlets_that_go_on_in_the_child(server: Server, driver: str) -> None:
     """Under gevent a child inherits running greenlets; one with a connection is refused there, the parent's goes on."""
     pytest.importorskip("gevent")
     url, _ = address(DRIVERS[driver], str(server.tcp))
-    command = [sys.executable, "-c", GREENLETS, url]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=4 * BOUND, check=False)
+    done = run_script(GREENLETS, url)
     assert (done.returncode, done.stdout) == (0, "[True] True\n"), done.stderr
 
 
