@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import builtins
 import contextlib
 import dataclasses
 import http.server
@@ -15,9 +17,11 @@ import threading
 import time
 import urllib.request
 from collections.abc import Iterator
+from typing import Any
 
 import psutil
 import pytest
+from sphinx.directives.code import LiteralIncludeReader
 
 ROOT = pathlib.Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "tools"))
@@ -99,6 +103,55 @@ def test_a_stack_has_an_app_to_download_and_a_page(stack: Stack) -> None:
     assert set(stack.runs) <= {*RECIPES, *stack.recipes} and set(stack.services) <= set(SERVICES)
     page = re.sub(r"[^a-z0-9]+", "-", stack.name.lower()).strip("-")
     assert f".. stack:: {stack.name}\n" in (ROOT / "doc" / "stacks" / f"{page}.rst").read_text()
+
+
+OBJECTS = {
+    "engine",
+    "app",
+    "db",
+    "broker",
+    "client",
+    "huey",
+}  # the reader's own, by the names that everybody uses
+BLOCK = re.compile(r"^\.\. literalinclude:: (\S+\.py)\n((?: +\S.*\n)*)", re.MULTILINE)
+
+
+class Reading:
+    """What Sphinx's reader of included files asks of a configuration."""
+
+    source_encoding, tab_width = "utf-8", 4
+
+
+def shown(page: pathlib.Path) -> Iterator[tuple[dict[str, Any], str]]:
+    """The Python blocks of a page as it shows them, each with its options."""
+    for file, told in BLOCK.findall(page.read_text()):
+        options: dict[str, Any] = {}
+        for line in told.splitlines():
+            if option := re.match(r" +:([\w-]+): ?(.*)", line):
+                name, options[name] = option[1], option[2] or None
+            else:
+                options[name] += "\n" + line.strip()
+        yield options, LiteralIncludeReader(str(page.parent / file), options, Reading()).read(None)[0]  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("page", sorted((ROOT / "doc" / "stacks").glob("*.rst")), ids=lambda page: page.stem)
+def test_lines_to_paste_bring_their_imports(page: pathlib.Path) -> None:
+    """What a page shows to be pasted uses nothing but the reader's own objects and what the page brings along."""
+    bound, used = OBJECTS | set(dir(builtins)) | {"__name__"}, set()
+    for options, block in shown(page):
+        if "end-before" in options:
+            continue  # shown to be read
+        for node in ast.walk(ast.parse(block)):
+            match node:
+                case ast.Name(id=name, ctx=ast.Store()) | ast.arg(arg=name):
+                    bound.add(name)
+                case ast.FunctionDef(name=name) | ast.ClassDef(name=name) | ast.AsyncFunctionDef(name=name):
+                    bound.add(name)
+                case ast.alias(name=name, asname=other):
+                    bound.add(other or name.partition(".")[0])
+                case ast.Name(id=name):
+                    used.add(name)
+    assert used <= bound
 
 
 def test_a_killed_measurement_leaves_no_process_and_no_folder(database: str) -> None:

@@ -15,7 +15,11 @@ from poolfork.reproduce.play import text
 from poolfork.reproduce.stage import NotShown
 from poolfork.servers import ServerError
 
-FILES = ["poolfork/reproduce/*.py", "poolfork/drivers.py", "poolfork/servers.py", "requirements/html.txt"]
+FILES = [
+    "poolfork/reproduce/*.py",
+    *(f"poolfork/{name}" for name in ("drivers.py", "explain.py", "servers.py", "symptoms.toml")),
+    "requirements/html.txt",
+]
 
 
 def measure(progress: Callable[[int, int, int], None]) -> dict[str, Any]:
@@ -31,6 +35,9 @@ def measure(progress: Callable[[int, int, int], None]) -> dict[str, Any]:
                     raise ServerError(why)
                 place = places(one.server, one.tls)
                 said = text(one, place)
+                found = [match.symptom["id"] for match in explain(said).matches][:1]
+                if not found:
+                    raise NotShown(f"what it said is no error text that is known: {said[:80]}")
             except (ServerError, NotShown) as error:
                 missing[name] = str(error).strip().splitlines()[-1]
                 continue
@@ -42,7 +49,7 @@ def measure(progress: Callable[[int, int, int], None]) -> dict[str, Any]:
                     "version": one.version(),
                     "server": place.name,
                     "tls": one.tls,
-                    "found": [match.symptom["id"] for match in explain(said).matches][:1],
+                    "found": found,
                 }
             )
         progress(len(todo), len(todo), len(missing))

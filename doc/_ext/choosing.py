@@ -267,7 +267,7 @@ def cost(data: dict[str, Any]) -> nodes.raw:
         ("through PgBouncer, on this machine", f"{found['through']:g} times"),
     ]
     return table(
-        "A NullPool's checkout takes, of a QueuePool's (psycopg2, Unix socket, medians of one interleaved run on a busy machine)",
+        "A checkout and a SELECT with a NullPool, against a QueuePool (psycopg2, Unix socket, medians of one interleaved run)",
         ("way", "time"),
         rows,
     )

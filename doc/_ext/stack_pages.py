@@ -56,7 +56,7 @@ def working(entry: Entry) -> str:
     """The recipes with which every answer was right, in words."""
     good = [recipe for recipe, counts in entry["load"].items() if all_right(counts)]
     if "nothing" in good:
-        return "nothing went wrong" if entry["reaches"] else "none needed"
+        return "no wrong answer" if entry["reaches"] else "none needed"
     return ", ".join(hook_name(entry, recipe) for recipe in good) or "none"
 
 

@@ -31,7 +31,7 @@ GROUPS = {
     "crossed": ("Two speak at once", "Answers reach the wrong process, whole or in parts."),
     "goodbye": ("Somebody said goodbye", "One process ended the session that another was still using."),
     "state": (
-        "Prepared statements",
+        "State of the session",
         "The session's state belongs to the server; each process keeps its own idea of it.",
     ),
     "pool": (
