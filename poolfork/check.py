@@ -162,15 +162,15 @@ def check(
             place = url.set(database=f"{folder}/POOLFORK_CELL.db")
         door = Door(place.render_as_string(hide_password=False))
         try:
-            _try_to_make_a_table(driver, door.url)
             _refuse_a_shared_session(driver, door.url)
+            _try_to_make_a_table(driver, door.url)
             asyncio.run(
                 measurement.run({driver.name: rounds}, lambda name, transport: door, cells_at_once=AT_ONCE)
             )
         except NurseryError as error:
             raise BadInput(f"the driver brought the measuring process down: {error}") from None
         except ServerError as error:
-            raise BadInput(f"no table can be made there: {_without_password(str(error), url)}") from None
+            raise BadInput(_without_password(str(error), url)) from None
     take_the_worst(to_measure, rounds, repeat)
     for job in jobs:
         job.cell["detail"] = _without_password(job.cell["detail"], url)
@@ -187,7 +187,7 @@ def _try_to_make_a_table(driver: Driver, url: str) -> None:
     spec = Spec("", "", "nothing", driver.name, url, table=f"poolfork_{secrets.token_hex(6)}")
     tried = in_a_process(lambda: make_table(spec, [0]) and drop_table(spec), 10.0)
     if "error" in tried:
-        raise ServerError(tried["error"])
+        raise ServerError(f"no table can be made there: {tried['error']}")
 
 
 def _refuse_a_shared_session(driver: Driver, url: str) -> None:
@@ -210,7 +210,7 @@ def _refuse_a_shared_session(driver: Driver, url: str) -> None:
 
     asked = in_a_process(ask, 10.0)
     if "error" in asked:
-        raise ServerError(asked["error"])
+        raise ServerError(f"no connection can be made there: {asked['error']}")
     if asked["shared"]:
         raise BadInput(
             "a pooler in transaction mode answers there: to the server, two open connections were one session, "

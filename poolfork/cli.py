@@ -32,13 +32,13 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         code: int = importlib.import_module(COMMANDS[name][0]).main(words[1:])
     except BadInput as error:
-        print(f"poolfork {name}: {error}", file=sys.stderr)
+        print(f"python -m poolfork {name}: {error}", file=sys.stderr)
         return 2
     except ImportError as error:
-        print(f"poolfork {name}: {error}", file=sys.stderr)
+        print(f"python -m poolfork {name}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print(f"\npoolfork {name}: interrupted", file=sys.stderr)
+        print(f"\npython -m poolfork {name}: interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:
         sys.stderr.close()
