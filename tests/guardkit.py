@@ -6,6 +6,7 @@ import asyncio
 import ctypes
 import faulthandler
 import gc
+import importlib
 import os
 import pickle
 import select
@@ -66,10 +67,23 @@ def backend(connection: Any) -> Any:
     )
 
 
-class Child:
-    """A forked child; `result` is what its function returned, within `BOUND` seconds."""
+def failures() -> set[str]:
+    """What the guard of this process, a child, says that it could not make safe."""
+    module = importlib.import_module("poolfork.guard")  # the package's `guard` is the function
+    engines = [engine for ref in list(module._engines.values()) if (engine := ref()) is not None]
+    states = [vars(engine.pool).get("_poolfork") for engine in engines]
+    return {text for state in states if state is not None for text in state.failures}
 
-    def __init__(self, function: Callable[[], Any], leave: str = "_exit", how: str = "python") -> None:
+
+class Child:
+    """A forked child; `result` is what its function returned, within `BOUND` seconds.
+
+    It fails where the guard could not make it safe, unless `safe` says that this is what is tested.
+    """
+
+    def __init__(
+        self, function: Callable[[], Any], leave: str = "_exit", how: str = "python", safe: bool = True
+    ) -> None:
         self.reader, writer = os.pipe()
         self.pid = ctypes.PyDLL(None).fork() if how == "c" else os.fork()
         if self.pid:
@@ -81,6 +95,7 @@ class Child:
             signal.alarm(BOUND)
             try:
                 answer = (True, function())
+                assert not (safe and failures()), failures()
             except BaseException:  # noqa: BLE001
                 answer = (False, traceback.format_exc())
             os.write(writer, pickle.dumps(answer))

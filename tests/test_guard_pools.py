@@ -380,7 +380,7 @@ def test_child_that_cannot_be_made_safe_says_so(server: str, on_failure: Any) ->
 
             guardkit.os.fork = starved_fork  # type: ignore[assignment]
             try:
-                started = guardkit.Child(child)
+                started = guardkit.Child(child, safe=False)
             finally:
                 guardkit.os.fork = original  # type: ignore[assignment]
                 resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
