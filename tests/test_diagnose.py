@@ -32,7 +32,10 @@ def shop(url):
             yield [parent.pid, *map(int, children)]
         finally:
             parent.stdin.close()
-            parent.wait(30)
+            try:
+                parent.wait(30)
+            finally:
+                parent.kill()
 
 
 def output(*words, text=None):

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from guardkit import ASYNC, ASYNC_POSTGRES, POSTGRES, SYNC, backend, engine_for, forked, loop_running
+from guardkit import ASYNC, ASYNC_POSTGRES, BOUND, POSTGRES, SYNC, backend, engine_for, forked, loop_running
 from sqlalchemy.orm import Session
 
 from poolfork import InheritedConnectionError, guard
@@ -303,7 +303,7 @@ def test_child_forked_in_a_coroutine_may_leave_through_its_loop(driver: str, ser
             await asyncio.to_thread(lambda: None)
             pid = os.fork()
             if pid == 0:
-                signal.alarm(10)
+                signal.alarm(BOUND)
                 raise SystemExit(7)
             report.append(await asyncio.to_thread(os.waitpid, pid, 0))
             assert await connection.run_sync(backend) == mine
