@@ -40,6 +40,8 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Literal, TypeVar
 
+from sqlalchemy.engine import Connection
+from sqlalchemy.engine.cursor import BufferedRowCursorFetchStrategy
 from sqlalchemy.exc import ResourceClosedError, SQLAlchemyError
 from sqlalchemy.pool import AssertionPool, NullPool, Pool, QueuePool, SingletonThreadPool
 from sqlalchemy.pool.base import _ConnectionFairy, _ConnectionRecord
@@ -443,12 +445,34 @@ def _hook_connections() -> None:
     def record_connect(self: Any) -> None:  # with SQLAlchemy's first connect, which sets the dialect up
         with _gate(vars(self._ConnectionRecord__pool).get("_poolfork")):
             connect(self)
+        track = vars(self).get("_poolfork")
+        if track is not None and track.private:  # a listener may have attached a file
+            track.private = _in_memory(track.dbapi)
 
     _replace_method(_ConnectionFairy, "cursor", fairy_cursor)
     _replace_method(_ConnectionFairy, "__getattr__", fairy_getattr)
     _replace_method(_ConnectionFairy, "_reset", fairy_reset)
     _replace_method(_ConnectionFairy, "detach", fairy_detach)
     _replace_method(_ConnectionRecord, "_ConnectionRecord__connect", record_connect)
+
+    # What a Connection and a streamed Result ask of the driver itself: isolation levels, rows, a cursor's close.
+    proxied: Any = Connection.connection
+    Connection.connection = property(_settled(proxied.fget), doc=proxied.__doc__)  # type: ignore[assignment]
+    for owner, *names in (
+        (Connection, "_safe_close_cursor"),
+        (BufferedRowCursorFetchStrategy, "_buffer_rows", "fetchmany", "fetchall"),
+    ):
+        for name in names:
+            _replace_method(owner, name, _settled(getattr(owner, name)))
+
+
+def _settled(original: Any) -> Any:
+    def method(*args: Any, **kwargs: Any) -> Any:
+        if not _canary[0]:
+            _settle()
+        return original(*args, **kwargs)
+
+    return method
 
 
 def _settle_for(fairy: Any) -> bool:
@@ -473,19 +497,30 @@ def _note(refs: list[weakref.ref[Any]], thing: Any) -> None:
 # child would inherit it.  Each dictionary operation used is atomic.
 
 _in_flight: dict[int, int] = {}  # thread -> depth (a creator may use another engine)
+_in_loops: dict[int, int] = {}  # thread -> how many connects its event loop is in
 _forking: dict[int, bool] = {}  # threads between their `before` and their `after` hook
 
 
 @contextlib.contextmanager
 def _gate(state: _State | None) -> Iterator[None]:
     """Say that this thread connects; wait first if another forks."""
-    if state is None or state.dialect.is_async or "gate" in _off:  # a loop must not be blocked
+    if state is None or "gate" in _off:
         yield
         return
     me = threading.get_ident()
+    if state.dialect.is_async:  # a loop must not be blocked: a fork waits for it, it does not wait
+        try:
+            _in_loops[me] = _in_loops.get(me, 0) + 1
+            yield
+        finally:
+            if _in_loops.get(me, 0) > 1:
+                _in_loops[me] -= 1
+            else:
+                _in_loops.pop(me, None)
+        return
     depth = _in_flight.get(me, 0)
-    _in_flight[me] = depth + 1
     try:
+        _in_flight[me] = depth + 1
         if _forking and not depth:
             _wait_for_fork(me)
         yield
@@ -507,13 +542,13 @@ def _wait_for_fork(me: int) -> None:
 
 
 def _wait_for_connects(me: int) -> bool:
-    """Whether every other thread has left its connect in time."""
+    """Whether every other thread has left its connect in time; this one's loop cannot."""
     end = time.monotonic() + PATIENCE
-    while any(thread != me for thread in list(_in_flight)):
+    while any(thread != me for thread in [*_in_flight, *_in_loops]):
         if time.monotonic() > end:
             return False
         time.sleep(0.0002)
-    return True
+    return me not in _in_loops
 
 
 # SQLite has locks of its own in each process, which a thread holds for an instant while it executes
@@ -523,14 +558,20 @@ def _wait_for_connects(me: int) -> bool:
 _drains: list[Callable[[int], Any]] = []  # C's usleep(), called with the GIL, once there is an SQLite engine
 
 
+_draining: dict[int, float] = {}  # thread -> the switch interval as it was before any of them
+
+
 def _drain() -> None:
-    interval = sys.getswitchinterval()
+    me = threading.get_ident()
+    _draining[me] = next(iter(list(_draining.values())), None) or sys.getswitchinterval()
     sys.setswitchinterval(0.05)  # nobody asks for the GIL before the fork; who has asked gets it now
     try:
         for microseconds in (1000, 4000):
             _drains[0](microseconds)
     finally:
-        sys.setswitchinterval(interval)
+        interval = _draining.pop(me)
+        if not _draining:
+            sys.setswitchinterval(interval)
 
 
 def _tracking(invoke: Callable[[Any], Any], state: _State) -> Callable[[Any], Any]:
@@ -554,9 +595,11 @@ _pins: dict[int, list[Any]] = {}  # thread that forks -> what it holds meanwhile
 
 
 def _before_fork() -> None:
+    if not _canary[0]:
+        _settle()  # a child that C code forked, and that forks in its turn
     me = threading.get_ident()
     _forking[me] = True
-    in_time = _wait_for_connects(me) if _in_flight else True
+    in_time = _wait_for_connects(me) if _in_flight or _in_loops else True
     pins: list[Any] = []
     for ref in _tracks.copy().values():
         track = ref()
@@ -576,8 +619,8 @@ def _before_fork() -> None:
         _drain()
     if not in_time:
         _warn(
-            f"forked while another thread was connecting for more than {PATIENCE:g} s; "
-            "the driver's locks may be taken in the child, and a first connect left half done"
+            f"forked while another thread was connecting for more than {PATIENCE:g} s, or this thread's event "
+            "loop was; the driver's locks may be taken in the child, and a first connect left half done"
         )
 
 
@@ -615,18 +658,25 @@ def _settle() -> bool:
         return thread != me
     try:
         if not _canary[0]:
+            for interval in list(_draining.values()):  # of threads that are not here
+                sys.setswitchinterval(interval)
+            _draining.clear()
             _forking.clear()
+            _in_loops.clear()
             for thread in [thread for thread in _in_flight if thread != me]:
                 del _in_flight[thread]
-            _settle_now()
+            texts = _settle_now()
             _pins.clear()
             _canary[0] = 1
+            for text in texts:  # last, since a warning may be an error here
+                _warn(text)
     finally:
         _settling.pop(pid, None)
     return True
 
 
-def _settle_now() -> None:
+def _settle_now() -> list[str]:
+    """Do it; returns what there is to warn of."""
     tracks = [track for ref in _tracks.copy().values() if (track := ref()) is not None]
     inherited = [track for track in tracks if not track.private]
     engines = [engine for ref in list(_engines.values()) if (engine := ref()) is not None]
@@ -661,13 +711,14 @@ def _settle_now() -> None:
     for engine in engines:
         pool = engine.pool
         guarded_by = vars(pool).get("_poolfork")
-        if guarded_by is not None and id(pool) not in kept:
+        if guarded_by is not None and id(pool) not in kept and not hasattr(pool, "_poolfork_refuses"):
             attempt(guarded_by, "replace", lambda e=engine, p=pool: _replace(e, p, heirs))  # type: ignore[misc]
     if not _immortal(_forever):
         for track in inherited:
             failures.setdefault(track.state, []).append(
                 "forever: no ctypes, so the driver's own goodbye may run when the interpreter exits"
             )
+    to_warn_of = []
     for state, texts in failures.items():
         state.failures = texts
         text = "could not make this child safe: " + "; ".join(dict.fromkeys(texts))
@@ -675,7 +726,8 @@ def _settle_now() -> None:
             if state.on_failure == "raise" and vars(engine.pool).get("_poolfork") is state:
                 engine.pool.__class__ = _refusing_class(type(engine.pool), text)
         if state.on_failure == "warn":
-            _warn(text)
+            to_warn_of.append(text)
+    return to_warn_of
 
 
 # -- null: silence the wire -------------------------------------------------------------------
@@ -813,8 +865,8 @@ class _InheritedRecord(_ConnectionRecord):
 def _disown(track: _Track) -> None:
     record = track.record()
     for fairy in track.holders():
-        if (finalizer := getattr(fairy, "_finalizer", None)) is not None:  # SQLAlchemy 2.1
-            finalizer.detach()
+        with contextlib.suppress(AttributeError):  # SQLAlchemy 2.1 has it; not by getattr(), which is hooked
+            object.__getattribute__(fairy, "_finalizer").detach()
         fairy.__class__ = _InheritedFairy
         fairy._poolfork_pid = track.pid  # type: ignore[attr-defined]
     if record is not None:
@@ -885,6 +937,8 @@ def _refusing_class(base: type[Pool], text: str) -> type[Pool]:
     """The class of a pool in a child that could not be made safe, with ``on_failure="raise"``."""
 
     class RefusingPool(base):  # type: ignore[misc, valid-type]
+        _poolfork_refuses = True
+
         def connect(self) -> Any:
             raise GuardError(f"poolfork.guard {text}")
 
@@ -982,6 +1036,8 @@ def _install(dialect: Any) -> None:
     global _installed
     if not _installed:
         _installed = True
+        if hasattr(vars(_ConnectionFairy)["cursor"], "_poolfork"):
+            _warn("another copy of guard.py is at work here; have one, or a fork from C may be missed")
         _hook_connections()
         os.register_at_fork(
             before=_before_fork, after_in_parent=_after_in_parent, after_in_child=_after_in_child

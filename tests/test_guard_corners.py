@@ -9,22 +9,25 @@ import importlib
 import mmap
 import multiprocessing
 import os
+import pathlib
 import socket
+import sqlite3
 import stat
 import subprocess
 import sys
 import threading
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from guardkit import BOUND, backend, engine_for, forked, loop_running
+from guardkit import BOUND, Child, backend, engine_for, forked, loop_running
 from sqlalchemy import pool as pools
 from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session, async_sessionmaker
 from sqlalchemy.orm import scoped_session, sessionmaker
 
-from poolfork import InheritedConnectionError, guard
+from poolfork import GuardError, GuardWarning, InheritedConnectionError, guard
 from poolfork.actors import connect_args
 from poolfork.drivers import DRIVERS, address
 from poolfork.servers import Server, postgres
@@ -288,7 +291,7 @@ def run_script(code: str, url: str) -> subprocess.CompletedProcess[str]:
 GREENLETS = """
 import gevent.monkey; gevent.monkey.patch_all()
 import os, sys, gevent, gevent.event, sqlalchemy as sa
-from poolfork import InheritedConnectionError, guard
+from poolfork import GuardError, GuardWarning, InheritedConnectionError, guard
 
 engine = guard(sa.create_engine(sys.argv[1], pool_size=2, max_overflow=0, pool_timeout=5))
 backend = lambda connection: connection.scalar(sa.text("SELECT pg_backend_pid()"))
@@ -330,6 +333,139 @@ def test_greenlets_that_go_on_in_the_child(server: Server, driver: str) -> None:
     url, _ = address(DRIVERS[driver], str(server.tcp))
     done = run_script(GREENLETS, url)
     assert (done.returncode, done.stdout) == (0, "[True] True\n"), done.stderr
+
+
+@pytest.mark.parametrize("driver", ["psycopg2", "psycopg", "pg8000"])
+def test_isolation_level_is_not_asked_on_the_parents_wire(server: Server, driver: str) -> None:
+    """SQLAlchemy asks the driver itself for it; refused in a child that C forked as well."""
+    engine = guard(engine_for(driver, server.url))
+
+    def asks() -> str:
+        with pytest.raises(InheritedConnectionError):
+            held.get_isolation_level()
+        with pytest.raises(InheritedConnectionError):
+            held.execution_options(isolation_level="SERIALIZABLE")
+        return "refused"
+
+    with engine.connect() as held:
+        mine = backend(held)
+        held.rollback()
+        assert forked(asks, how="c") == "refused"
+        assert (held.get_isolation_level(), backend(held)) == ("READ COMMITTED", mine)
+    engine.dispose()
+
+
+@pytest.mark.parametrize("use", [list, lambda result: result.fetchmany(50), lambda result: result.close()])
+@pytest.mark.parametrize("driver", ["psycopg2", "psycopg", "pg8000"])
+def test_streamed_result_is_the_parents(server: Server, driver: str, use: Any) -> None:
+    """Read on or closed in a child that C forked, it takes no row from the parent."""
+    engine = guard(engine_for(driver, server.url))
+    with engine.connect().execution_options(stream_results=True, max_row_buffer=10) as held:
+        result = held.execute(sa.text("SELECT * FROM generate_series(1, 5000)"))
+        first = [result.fetchone()[0] for _ in range(3)]
+
+        def child() -> None:
+            with contextlib.suppress(Exception):
+                use(result)
+
+        forked(child, how="c")
+        assert first + [row[0] for row in result] == list(range(1, 5001))
+    engine.dispose()
+
+
+@pytest.mark.parametrize("leave", ["close", "rollback"])
+def test_file_attached_to_a_memory_database(tmp_path: pathlib.Path, leave: str) -> None:
+    """A listener attaches it; the child's copy of the connection leaves its journal alone."""
+    file = tmp_path / "other.db"
+    with contextlib.closing(sqlite3.connect(file)) as other:
+        other.executescript("CREATE TABLE t (a); INSERT INTO t VALUES ('before')")
+    engine = guard(sa.create_engine("sqlite://"))
+    sa.event.listen(engine, "connect", lambda dbapi, record: dbapi.execute(f"ATTACH '{file}' AS other"))
+    with engine.connect() as held:
+        held.execute(sa.text("UPDATE other.t SET a = 'after'"))
+        forked(getattr(held, leave), "exit")
+        assert file.with_name("other.db-journal").exists()
+        held.commit()
+    assert sqlite3.connect(file).execute("SELECT a FROM t").fetchall() == [("after",)]
+
+
+def test_fork_waits_for_another_threads_loop(server: Server) -> None:
+    """An async engine's first connect, begun in a loop of another thread, is over when the child is born."""
+    engine = guard(engine_for("asyncpg", server.url))
+    begun, go_on = threading.Event(), threading.Event()
+
+    @sa.event.listens_for(engine.sync_engine, "do_connect")
+    def slowly(*_: Any) -> None:
+        begun.set()
+        go_on.wait(BOUND)
+
+    async def connect() -> None:
+        async with engine.connect():
+            pass
+        await engine.dispose()
+
+    thread = threading.Thread(target=lambda: asyncio.run(connect()))
+    thread.start()
+    assert begun.wait(BOUND)
+    threading.Timer(0.2, go_on.set).start()
+    assert forked(lambda: engine.dialect.server_version_info is not None)
+    thread.join(BOUND)
+
+
+def test_switch_interval_survives_forks_of_several_threads(tmp_path: pathlib.Path) -> None:
+    """Each waits for SQLite's locks with another interval; parent and children have their own back."""
+    engine = guard(sa.create_engine(f"sqlite:///{tmp_path}/a.db"))
+    engine.connect().close()
+    before, answers = sys.getswitchinterval(), []
+
+    def forks() -> None:
+        for _ in range(5):
+            answers.append(forked(sys.getswitchinterval))  # noqa: PERF401
+
+    threads = [threading.Thread(target=forks) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10 * BOUND)
+    assert set(answers) == {before} and len(answers) == 20 and sys.getswitchinterval() == before
+
+
+def test_second_copy_of_the_guard_is_told(server: Server) -> None:
+    """The file may be copied, but not beside itself."""
+    code = (
+        "import importlib.util, sys, sqlalchemy as sa, poolfork;"
+        "spec = importlib.util.spec_from_file_location('copied', sys.modules['poolfork.guard'].__file__);"
+        "copied = importlib.util.module_from_spec(spec); spec.loader.exec_module(copied);"
+        "[guard(sa.create_engine(sys.argv[1])) for guard in (poolfork.guard, copied.guard)]"
+    )
+    done = run_script(code, address(DRIVERS["psycopg2"], server.url)[0])
+    assert done.returncode == 0 and done.stderr.count("another copy of guard.py") == 1, done.stderr
+
+
+@pytest.mark.parametrize("action", ["ignore", "error"])
+def test_engine_that_is_to_refuse_does(server: Server, action: Any) -> None:
+    """In the child and in its child, whatever another engine's warning is made into."""
+    warning, raising = (
+        guard(engine_for("psycopg2", server.url), on_failure=how) for how in ("warn", "raise")
+    )
+    for engine in warning, raising:
+        session_of(engine)
+    for ref in list(importlib.import_module("poolfork.guard")._tracks.values()):
+        ref().sockets = ()  # as of a driver whose socket was not found
+
+    def refused() -> bool:
+        try:
+            raising.connect().close()
+        except GuardError:
+            return True
+        return False
+
+    with warnings.catch_warnings():
+        warnings.simplefilter(action, GuardWarning)
+        child = Child(lambda: (refused(), Child(refused, safe=False).result()), safe=False)
+    assert child.result() == (True, True)
+    for engine in warning, raising:
+        engine.dispose()
 
 
 def test_socket_that_the_driver_does_not_tell(server: Server) -> None:
