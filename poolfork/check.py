@@ -11,6 +11,7 @@ import pathlib
 import secrets
 import shutil
 import sys
+import urllib.parse
 from typing import Any
 
 import sqlalchemy as sa
@@ -220,7 +221,10 @@ def _refuse_a_shared_session(driver: Driver, url: str) -> None:
 
 
 def _without_password(text: str, url: sa.URL) -> str:
-    return text.replace(str(url.password), "***") if url.password and len(str(url.password)) > 2 else text
+    password = str(url.password or "")
+    for written in password, urllib.parse.quote(password, safe=""):
+        text = text.replace(written, "***") if len(written) > 2 else text
+    return text
 
 
 def _terminal(measured: dict[str, Any]) -> str:

@@ -42,7 +42,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 130
     except BrokenPipeError:
         sys.stderr.close()
-        return 0
+        return 141  # as a shell says of who was ended by SIGPIPE: nobody heard the answer
     return code
 
 

@@ -56,6 +56,14 @@ def main(arguments: list[str]) -> int:
         raise BadInput("--repeat takes a number from 1")
     if options.output and not options.output.absolute().parent.is_dir():
         raise BadInput(f"there is no folder {options.output.absolute().parent} to write to")
+    if options.output:
+        try:
+            was_there = options.output.exists()
+            options.output.open("a").close()
+            if not was_there:
+                options.output.unlink()
+        except OSError as error:
+            raise BadInput(f"{options.output} cannot be written: {error.strerror}") from None
     start = time.monotonic()
     try:
         measured = table(

@@ -51,6 +51,8 @@ def test_user_without_a_command_is_told_the_commands() -> None:
     "words",
     [
         ["check", "nonsense"],
+        ["table", "--output", "/proc"],
+        ["table", "--output", "/proc/table.json"],
         ["check", "postgresql+nosuch://u:sekret@127.0.0.1/x"],
         ["check", "oracle+cx_oracle://u:sekret@127.0.0.1/x"],
         ["check", "postgresql+psycopg://u:sekret@127.0.0.1:1/x"],

@@ -8,7 +8,8 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import Any
 
 FILES = (
-    "tools/stacks/**/*.py", "doc/stacks/apps/**/*", "poolfork/guard.py",
+    "tools/stacks/**/*.py", "doc/stacks/apps/**/*", "poolfork/guard.py", "poolfork/servers.py",
+    "poolfork/scan.py", "poolfork/sockets.py",
     "requirements/test.txt", "requirements/stacks.txt",
 )  # fmt: skip
 
