@@ -65,14 +65,19 @@ def hook_name(entry: Entry, recipe: str) -> str:
     return entry["hook"] if recipe == "hook" else RECIPES.get(recipe, recipe)
 
 
-def yes_no(value: bool, good: bool) -> str:
-    """Yes or no with the symbol that says whether that is good news."""
-    return f'<span class="count-{"ok" if value == good else "error"}">{"yes" if value else "no"}</span>'
+def judged(value: bool, good: bool, yes: str = "yes", no: str = "no") -> str:
+    """A word for yes or no with the symbol that says whether that is good news."""
+    return f'<span class="count-{"ok" if value == good else "error"}">{yes if value else no}</span>'
+
+
+def reaches(entry: Entry) -> str:
+    """Whether a connection opened before the workers is in them, as HTML."""
+    return judged(entry["reaches"], False, "shared", "none")
 
 
 def at_fork(entry: Entry) -> str:
     """Whether Python's at-fork hooks ran in the workers, as HTML."""
-    return yes_no(entry["at_fork"], True) if "fork" in entry["forks"].lower() else "no fork"
+    return judged(entry["at_fork"], True) if "fork" in entry["forks"].lower() else "no fork"
 
 
 def outcomes(counts: dict[str, int]) -> str:
@@ -99,7 +104,7 @@ def evidence_html(entry: Entry) -> str:
         "started by": f"<code>{escape(entry['command'])}</code>",
         "version": escape(entry["version"]),
         "workers made by": escape(entry["forks"]),
-        "opened before the workers, reaches them": yes_no(entry["reaches"], False),
+        "inherited connection": reaches(entry),
         "Python's at-fork hooks run in them": at_fork(entry),
     }
     if entry["hook_runs"]:
@@ -212,7 +217,7 @@ class StackRun(SphinxDirective):
         return self.parse_text_to_nodes("\n".join(lines))
 
 
-COLUMNS = ("reaches the workers", "at-fork hooks run", "own hook", "load without a recipe", "what works")
+COLUMNS = ("inherited connection", "at-fork hooks run", "own hook", "load without a recipe", "what works")
 
 
 class StacksTable(SphinxDirective):
@@ -242,7 +247,7 @@ class StacksTable(SphinxDirective):
     def row(self, head: str, stack: Stack, entry: Entry) -> str:
         """One stack and setting; each cell knows its column's name, for the narrow screen."""
         cells = (
-            yes_no(entry["reaches"], False),
+            reaches(entry),
             at_fork(entry),
             f"<code>{escape(entry['hook']).replace('_', '_<wbr>')}</code>" if entry["hook"] else "none",
             outcomes(entry["load"]["nothing"]),
