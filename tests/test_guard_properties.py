@@ -201,7 +201,7 @@ def server() -> Iterator[str]:
 @pytest.mark.parametrize("driver", ["psycopg2", "pg8000"])
 def test_a_session_is_only_spoken_to_by_who_opened_it(server: str, driver: str) -> None:
     """Random stories of up to three generations over two engines keep the invariant."""
-    end, told = time.monotonic() + 25, []
+    end, told = time.monotonic() + 90, []
 
     @settings(max_examples=30, deadline=None, database=None, suppress_health_check=list(HealthCheck))
     @given(story=STORY, leaves=LEAVES)
@@ -211,4 +211,4 @@ def test_a_session_is_only_spoken_to_by_who_opened_it(server: str, driver: str) 
             told.append(story)
 
     stories()
-    assert len(told) >= 10 / slowness(), "the time sufficed for some"
+    assert len(told) >= 5 / slowness(), "not even a few stories were told"
