@@ -288,7 +288,7 @@ def calculator_html() -> str:
         for name, label, value, least in FIELDS
     )
     return (
-        '<form id="budget" aria-label="Connection budget" hidden novalidate>'
+        '<form id="budget" aria-label="Connection budget" novalidate>'
         f'<div class="budget-fields">{inputs}</div>'
         '<p><label><input type="checkbox" name="overlap"> Old and new workers overlap in a restart</label></p>'
         '<p id="budget-verdict" role="status"></p><ul></ul></form>'

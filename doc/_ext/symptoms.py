@@ -44,7 +44,7 @@ GROUPS = {
     "hidden": ("What hides the error", "The text is of something that happened on the way."),
 }
 BOX = """\
-<section id="symptom-box" aria-label="Paste an error" hidden>
+<section id="symptom-box" aria-label="Paste an error">
 <form>
 <label for="symptom-text">Paste a traceback or log lines. Nothing leaves this page.</label>
 <textarea id="symptom-text" rows="8" spellcheck="false" autocomplete="off"></textarea>
@@ -73,7 +73,7 @@ def source_link(url: str) -> str:
 
 
 class SymptomBox(SphinxDirective):
-    """The box, hidden until its program runs."""
+    """The box; its style hides it where no program runs."""
 
     def run(self) -> list[nodes.Node]:
         data = symptoms()

@@ -130,14 +130,14 @@ def driver_html(driver: str, cells: list[Cell], versions: dict[str, Any]) -> str
 
 
 def filters_html(cells: list[Cell]) -> str:
-    """The filter form; the script shows it, since without one it could do nothing."""
+    """The filter form; its style hides it where no script runs, since without one it could do nothing."""
 
     def choice(key: str) -> str:
         options = "".join(f"<option>{escape(name)}</option>" for name in names(cells, key))
         return f'<label>{key} <select name="{key}"><option value="">all</option>{options}</select></label>'
 
     return (
-        f'<form class="truth-filter" hidden>{"".join(map(choice, ("driver", "hazard", "recipe")))}'
+        f'<form class="truth-filter">{"".join(map(choice, ("driver", "hazard", "recipe")))}'
         '<label><input type="checkbox" name="failing"> only rows where something fails</label>'
         '<output aria-live="polite"></output></form>'
     )

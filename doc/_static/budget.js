@@ -74,7 +74,6 @@ function start() {
     event.preventDefault();
     run();
   });
-  form.hidden = false;
   run();
 }
 

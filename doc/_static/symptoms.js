@@ -120,7 +120,6 @@ function start() {
     run();
   });
   box.querySelector("form").addEventListener("reset", () => setTimeout(run, 0));
-  box.hidden = false;
   run(); // what the browser kept from before
   addEventListener("hashchange", openForced);
   openForced();

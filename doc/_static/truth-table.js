@@ -23,7 +23,6 @@
       }
       told.textContent = `${shown} cells`;
     };
-    form.hidden = false;
     form.addEventListener("input", apply);
     form.addEventListener("submit", (event) => event.preventDefault());
     apply();
