@@ -257,7 +257,10 @@ def test_decision_is_what_the_truth_table_measured() -> None:
 
 # -- the calculator -----------------------------------------------------------------------------
 
-PAGE = '<!doctype html><title>calculator</title>%s<script src="budget.js"></script>'
+PAGE = (
+    '<!doctype html><title>calculator</title><link rel="stylesheet" href="budget.css">'
+    '%s<script src="budget.js"></script>'
+)
 
 
 @pytest.fixture(scope="module")
@@ -283,7 +286,8 @@ def browser() -> Iterator[Any]:
 @pytest.fixture
 def calculator(tmp_path: pathlib.Path) -> str:
     """A page with nothing but the calculator, as a file's address."""
-    shutil.copy(ROOT / "doc" / "_static" / "budget.js", tmp_path)
+    for file in "budget.js", "budget.css":
+        shutil.copy(ROOT / "doc" / "_static" / file, tmp_path)
     (tmp_path / "page.html").write_text(PAGE % choosing.calculator_html())
     return (tmp_path / "page.html").as_uri()
 

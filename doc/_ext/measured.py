@@ -6,6 +6,7 @@ as this build's.
 
 from __future__ import annotations
 
+import hashlib
 import dataclasses
 import json
 import pathlib
@@ -60,11 +61,12 @@ def note(name: str) -> list[nodes.Node]:
 
 
 def note_measured(app: Sphinx, config: Any) -> None:
-    """Have all pages read again when something was measured, or published, since they were."""
+    """Have all pages read again when something was measured, or published, or these extensions changed."""
     stamps = [
         f"{f.name}{f.stat().st_mtime_ns}" for n in measure.measurements() for f in files(n) if f.exists()
     ]
-    config.poolfork_measured = " ".join(stamps)
+    code = b"".join(file.read_bytes() for file in sorted(pathlib.Path(__file__).parent.glob("*.py")))
+    config.poolfork_measured = " ".join([*stamps, hashlib.sha256(code).hexdigest()])
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
