@@ -6,8 +6,8 @@ as this build's.
 
 from __future__ import annotations
 
-import hashlib
 import dataclasses
+import hashlib
 import json
 import pathlib
 import sys
