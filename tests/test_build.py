@@ -16,8 +16,6 @@ from collections.abc import Iterator
 import pytest
 from test_demos import survivors
 
-from poolfork.actors import slowness
-
 ROOT = pathlib.Path(__file__).parent.parent
 BOUND = 600
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900), pytest.mark.xdist_group("build")]
@@ -142,7 +140,7 @@ def test_bad_database_url_ends_the_build_at_once(built: pathlib.Path, url: str) 
     """One sentence, exit code 2, within five seconds, no password; and the results are still there."""
     began = time.monotonic()
     done = build(built, DATABASE_URL=url)
-    assert time.monotonic() - began < 5 * slowness()
+    assert time.monotonic() - began < 5
     assert done.returncode == 2
     assert len(done.stderr.strip().splitlines()) == 1 and "secret" not in done.stderr
     assert (built / "build" / "html" / "index.html").exists()

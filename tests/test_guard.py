@@ -18,6 +18,7 @@ from sqlalchemy.orm import Session
 from poolfork import InheritedConnectionError, guard
 from poolfork.servers import ServerError, mariadb, postgres
 
+pytestmark = pytest.mark.usefixtures("garbage_free")
 HOW = pytest.mark.parametrize("how", ["python", "c"])
 LEAVE = pytest.mark.parametrize("leave", ["_exit", "exit"])
 

@@ -32,6 +32,7 @@ from poolfork.actors import connect_args
 from poolfork.drivers import DRIVERS, address
 from poolfork.servers import Server, postgres
 
+pytestmark = pytest.mark.usefixtures("garbage_free")
 HOW = pytest.mark.parametrize("how", ["python", "c"])
 
 
@@ -291,7 +292,7 @@ def run_script(code: str, url: str) -> subprocess.CompletedProcess[str]:
 GREENLETS = """
 import gevent.monkey; gevent.monkey.patch_all()
 import os, sys, gevent, gevent.event, sqlalchemy as sa
-from poolfork import GuardError, GuardWarning, InheritedConnectionError, guard
+from poolfork import InheritedConnectionError, guard
 
 engine = guard(sa.create_engine(sys.argv[1], pool_size=2, max_overflow=0, pool_timeout=5))
 backend = lambda connection: connection.scalar(sa.text("SELECT pg_backend_pid()"))

@@ -28,6 +28,7 @@ from poolfork import MECHANISMS, GuardError, GuardWarning, InheritedConnectionEr
 from poolfork.ablation import switch_off
 from poolfork.servers import ServerError, mariadb, postgres
 
+pytestmark = pytest.mark.usefixtures("garbage_free")
 HOW = pytest.mark.parametrize("how", ["python", "c"])
 
 
@@ -351,7 +352,6 @@ def test_bad_options_are_value_errors(server: str) -> None:
 @pytest.mark.parametrize("on_failure", ["warn", "raise"])
 def test_child_that_cannot_be_made_safe_says_so(server: str, on_failure: Any) -> None:
     """No descriptor is left for the null device: a warning, or an error at each checkout."""
-    gc.collect()  # no engine of another test
     engine = guard(engine_for("psycopg2", server), on_failure=on_failure)
     mine = session_of(engine)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

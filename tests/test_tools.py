@@ -24,7 +24,7 @@ def test_program_that_overstays_ends_with_all_that_it_started() -> None:
     """Lighthouse starts a browser; neither outlives the bound, and the message says how long that was."""
     marker = uuid.uuid4().hex
     environment = os.environ | {"POOLFORK_TEST": marker}
-    told = audit.run_to_its_end(["sh", "-c", "sleep 60 & wait"], environment, 0.5)
+    told = audit.run_to_its_end(["sh", "-c", "setsid --wait sleep 60 & wait"], environment, 0.5)
     assert told == "no end after 0.5 s"
     assert survivors(marker) == []
 

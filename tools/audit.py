@@ -28,6 +28,8 @@ import zlib
 from collections.abc import Iterator
 from typing import Any
 
+import psutil
+
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 LIGHTHOUSE = "lighthouse@13.5.0"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -151,6 +153,11 @@ def run_to_its_end(command: list[str], environment: dict[str, str], seconds: flo
     except subprocess.TimeoutExpired:
         return f"no end after {seconds:g} s"
     finally:
+        # Not by their group: Lighthouse gives its browser one of its own.
+        with contextlib.suppress(psutil.NoSuchProcess):
+            for started in psutil.Process(process.pid).children(recursive=True):
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    started.kill()
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait(timeout=10)
