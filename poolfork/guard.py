@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import gc
 import mmap
 import os
 import select
@@ -149,12 +150,13 @@ class _State:
         self.url = url
         self.on_failure = on_failure
         self.must_search = True  # until the driver has been seen to tell its socket
+        self.connected = False  # whether SQLAlchemy has set the dialect up
         self.failures: list[str] = []
 
 
 _Identity = tuple[int, int, int]  # file descriptor, device, inode
 _tracks: dict[int, weakref.ref[_Track]] = {}  # by id() of the DBAPI connection
-_engines: dict[int, weakref.ref[Any]] = {}  # by id() of the engine
+_engines: dict[int, tuple[weakref.ref[Any], _State]] = {}  # by id() of the engine
 
 
 def _nothing() -> None:
@@ -179,7 +181,7 @@ def _track(state: _State, dbapi: Any, record: _ConnectionRecord, before: dict[in
         import asyncio
 
         with contextlib.suppress(RuntimeError, TypeError):  # no loop runs, or none that can be referred to
-            track.loop = weakref.ref(asyncio.get_running_loop())
+            track.loop = weakref.ref(getattr(driver, "_loop", None) or asyncio.get_running_loop())
 
     sockets, loop, pid = track.sockets, track.loop, track.pid
 
@@ -402,6 +404,33 @@ def _adopt(pool: Any, state: _State | None) -> Any:
     return pool
 
 
+def _take_over(pool: Any, state: _State) -> None:
+    """Track what a pool opens from now on, and what it has opened before."""
+    _hook_pool(type(pool))
+    _adopt(pool, state)
+    things = [thing for thing in gc.get_objects() if isinstance(thing, (_ConnectionRecord, _ConnectionFairy))]
+    for record in things:
+        if not isinstance(record, _ConnectionRecord) or _owner(record) is not pool:
+            continue
+        if record.dbapi_connection is not None and "_poolfork" not in vars(record):
+            _track(state, record.dbapi_connection, record, None)
+    for fairy in things:  # of a StaticPool's holders the record knows the latest only
+        of = fairy._connection_record if isinstance(fairy, _ConnectionFairy) else None
+        if of is not None and (track := vars(of).get("_poolfork")) and track.state is state:
+            _note(track.fairies, fairy)
+
+
+def _guarded_engines() -> list[Any]:
+    """Those that are alive; a pool that somebody has put into one meanwhile is taken over."""
+    engines = []
+    for ref, state in list(_engines.values()):
+        if (engine := ref()) is not None:
+            engines.append(engine)
+            if "_poolfork" not in vars(engine.pool):
+                _take_over(engine.pool, state)
+    return engines
+
+
 def _hook_connections() -> None:
     """Hook what a checkout hands out: `Connection` and `Session` speak to the driver through it."""
     reset, detach = _ConnectionFairy._reset, _ConnectionFairy.detach
@@ -446,8 +475,10 @@ def _hook_connections() -> None:
         with _gate(vars(self._ConnectionRecord__pool).get("_poolfork")):
             connect(self)
         track = vars(self).get("_poolfork")
-        if track is not None and track.private:  # a listener may have attached a file
-            track.private = _in_memory(track.dbapi)
+        if track is not None:
+            track.state.connected = True
+            if track.private:  # a listener may have attached a file
+                track.private = _in_memory(track.dbapi)
 
     _replace_method(_ConnectionFairy, "cursor", fairy_cursor)
     _replace_method(_ConnectionFairy, "__getattr__", fairy_getattr)
@@ -458,12 +489,19 @@ def _hook_connections() -> None:
     # What a Connection and a streamed Result ask of the driver itself: isolation levels, rows, a cursor's close.
     proxied: Any = Connection.connection
     Connection.connection = property(_settled(proxied.fget), doc=proxied.__doc__)  # type: ignore[assignment]
-    for owner, *names in (
-        (Connection, "_safe_close_cursor"),
-        (BufferedRowCursorFetchStrategy, "_buffer_rows", "fetchmany", "fetchall"),
-    ):
-        for name in names:
-            _replace_method(owner, name, _settled(getattr(owner, name)))
+    for name in "_buffer_rows", "fetchmany", "fetchall":
+        _replace_method(
+            BufferedRowCursorFetchStrategy, name, _reads(getattr(BufferedRowCursorFetchStrategy, name))
+        )
+    close_cursor = Connection._safe_close_cursor
+
+    def safe_close_cursor(self: Any, cursor: Any) -> None:
+        if not _canary[0]:
+            _settle()
+        if type(self._dbapi_connection) is not _InheritedFairy:
+            close_cursor(self, cursor)
+
+    _replace_method(Connection, "_safe_close_cursor", safe_close_cursor)
 
 
 def _settled(original: Any) -> Any:
@@ -471,6 +509,18 @@ def _settled(original: Any) -> Any:
         if not _canary[0]:
             _settle()
         return original(*args, **kwargs)
+
+    return method
+
+
+def _reads(original: Any) -> Any:
+    def method(self: Any, result: Any, *args: Any, **kwargs: Any) -> Any:
+        if not _canary[0]:
+            _settle()
+        fairy = result.context.root_connection._dbapi_connection
+        if type(fairy) is _InheritedFairy:
+            fairy._refuse()
+        return original(self, result, *args, **kwargs)
 
     return method
 
@@ -504,8 +554,8 @@ _forking: dict[int, bool] = {}  # threads between their `before` and their `afte
 @contextlib.contextmanager
 def _gate(state: _State | None) -> Iterator[None]:
     """Say that this thread connects; wait first if another forks."""
-    if state is None or "gate" in _off:
-        yield
+    if state is None or "gate" in _off or (state.dialect.is_async and state.connected):
+        yield  # (a later connect of an event loop holds no lock that its child would need)
         return
     me = threading.get_ident()
     if state.dialect.is_async:  # a loop must not be blocked: a fork waits for it, it does not wait
@@ -599,7 +649,23 @@ def _before_fork() -> None:
         _settle()  # a child that C code forked, and that forks in its turn
     me = threading.get_ident()
     _forking[me] = True
-    in_time = _wait_for_connects(me) if _in_flight or _in_loops else True
+    in_time = True
+    try:
+        if _in_flight or _in_loops:
+            in_time = _wait_for_connects(me)
+    finally:  # a signal's handler may raise here, and Python forks all the same
+        _pin(me)
+    if _drains and threading.active_count() > 1 and "gate" not in _off:
+        _drain()
+    if not in_time:
+        _warn(
+            f"forked while another thread was connecting for more than {PATIENCE:g} s, or this thread's event "
+            "loop was; the driver's locks may be taken in the child, and a first connect left half done"
+        )
+
+
+def _pin(me: int) -> None:
+    _guarded_engines()
     pins: list[Any] = []
     for ref in _tracks.copy().values():
         track = ref()
@@ -615,13 +681,6 @@ def _before_fork() -> None:
                 pins.extend(ref() for ref in track.cursors)
             pins.append(track.loop())
     _pins[me] = pins
-    if _drains and threading.active_count() > 1 and "gate" not in _off:
-        _drain()
-    if not in_time:
-        _warn(
-            f"forked while another thread was connecting for more than {PATIENCE:g} s, or this thread's event "
-            "loop was; the driver's locks may be taken in the child, and a first connect left half done"
-        )
 
 
 def _after_in_parent() -> None:
@@ -677,9 +736,9 @@ def _settle() -> bool:
 
 def _settle_now() -> list[str]:
     """Do it; returns what there is to warn of."""
+    engines = _guarded_engines()
     tracks = [track for ref in _tracks.copy().values() if (track := ref()) is not None]
     inherited = [track for track in tracks if not track.private]
-    engines = [engine for ref in list(_engines.values()) if (engine := ref()) is not None]
     failures: dict[_State, list[str]] = {}
 
     def attempt(state: _State, mechanism: str, action: Callable[[], str | None]) -> None:
@@ -702,7 +761,8 @@ def _settle_now() -> list[str]:
 
     for track in inherited:
         if "forever" not in _off:
-            _forever.append((track, track.dbapi, track.record(), list(track.holders()), track.loop()))
+            used = list(track.holders()), [ref() for ref in track.cursors]
+            _forever.append((track, track.dbapi, track.record(), used, track.loop()))
         attempt(track.state, "held", lambda t=track: _disown(t))  # type: ignore[misc]
         _tracks.pop(id(track.dbapi), None)
 
@@ -710,8 +770,10 @@ def _settle_now() -> list[str]:
     kept = {id(_pool_of(track)) for track in tracks if track.private}
     for engine in engines:
         pool = engine.pool
-        guarded_by = vars(pool).get("_poolfork")
-        if guarded_by is not None and id(pool) not in kept and not hasattr(pool, "_poolfork_refuses"):
+        guarded_by = vars(pool)["_poolfork"]
+        if id(pool) in kept:
+            attempt(guarded_by, "replace", lambda p=pool: _unlock(p))  # type: ignore[misc]
+        elif not hasattr(pool, "_poolfork_refuses"):
             attempt(guarded_by, "replace", lambda e=engine, p=pool: _replace(e, p, heirs))  # type: ignore[misc]
     if not _immortal(_forever):
         for track in inherited:
@@ -767,6 +829,11 @@ def _silence(track: _Track, null: _Null) -> str | None:
     if state.dialect.name == "sqlite":
         if state.dialect.is_async:  # aiosqlite's thread is not here: who waits for it waits for ever
             state.dialect.get_driver_connection(track.dbapi)._running = False
+        if _in_transaction(track.dbapi, state):
+            return (
+                "the parent was in a transaction on an SQLite database, and SQLite may believe here too "
+                "that its locks are held: use that database in the parent alone, or fork between transactions"
+            )
         return None
     driver = state.dialect.get_driver_connection(track.dbapi)
     _mute(driver)
@@ -781,6 +848,12 @@ def _silence(track: _Track, null: _Null) -> str | None:
     null.over_all(filter(None, map(_identity, told)))
     null.over_all(track.sockets)
     return None
+
+
+def _in_transaction(dbapi: Any, state: _State) -> bool:
+    """Whether an SQLite connection has begun a transaction (a SELECT alone begins none)."""
+    driver = state.dialect.get_driver_connection(dbapi)
+    return bool(getattr(getattr(driver, "_conn", driver), "in_transaction", False))
 
 
 def _mute(driver: Any) -> None:
@@ -850,8 +923,8 @@ class _InheritedFairy(_ConnectionFairy):
     def _silent(self, *_: Any, **__: Any) -> None:
         return None
 
-    cursor = detach = _refuse
-    commit = rollback = close = invalidate = _close_special = _checkin = _close = _reset = _silent
+    cursor = detach = commit = _refuse
+    rollback = close = invalidate = _close_special = _checkin = _close = _reset = _silent
     # (with a setter, for SQLAlchemy's own methods when the canary speaks in the middle of one)
     dbapi_connection = driver_connection = connection = property(_refuse, _silent)
     is_valid = property(lambda self: False)
@@ -887,6 +960,16 @@ def _replace(engine: Any, pool: Any, heirs: dict[int, Any]) -> None:
         _bury(pool)
         heirs[id(pool)] = pool, _heir(pool)  # with the pool itself, so that its id stays taken
     engine.pool = heirs[id(pool)][1]
+
+
+def _unlock(pool: Any) -> None:
+    """Locks and counters anew for a pool whose connections are in memory, and so the child's own."""
+    if isinstance(pool, QueuePool):
+        idle = pool._pool.queue  # type: ignore[attr-defined]
+        pool._pool = type(pool._pool)(pool._pool.maxsize, pool._pool.use_lifo)
+        pool._pool.queue.extend(idle)  # type: ignore[attr-defined]
+        pool._overflow_lock = threading.Lock()
+        pool._overflow = len(idle) - pool.size()  # whoever held the others may not be here
 
 
 def _heir(pool: Any) -> Any:
@@ -950,7 +1033,11 @@ def _refusing_class(base: type[Pool], text: str) -> type[Pool]:
 
 def _pool_of(track: _Track) -> Any:
     record = track.record()
-    return None if record is None else record._ConnectionRecord__pool  # type: ignore[attr-defined]
+    return None if record is None else _owner(record)
+
+
+def _owner(record: Any) -> Any:
+    return record._ConnectionRecord__pool
 
 
 # -- forever: no last words -------------------------------------------------------------------
@@ -998,10 +1085,14 @@ def guard(
     if state is not None:
         state.on_failure = on_failure
     else:
-        _hook_pool(type(sync.pool))
-        _adopt(sync.pool, _State(sync.dialect, sync.url, on_failure))
+        state = _State(sync.dialect, sync.url, on_failure)
+        if isinstance(sync.pool, QueuePool) and not sync.pool.checkedin() + sync.pool.checkedout():
+            _hook_pool(type(sync.pool))
+            _adopt(sync.pool, state)  # as most engines are that are guarded where they are made
+        else:
+            _take_over(sync.pool, state)
     key = id(sync)
-    _engines[key] = weakref.ref(sync, lambda ref: _engines.pop(key, None) and None)
+    _engines[key] = weakref.ref(sync, lambda ref: _engines.pop(key, None) and None), state
     return engine
 
 
@@ -1017,12 +1108,15 @@ def unguard(engine: AnyEngine) -> AnyEngine:
         for ref in list(_tracks.values()):
             if (track := ref()) is not None and track.state is state:
                 _tracks.pop(id(track.dbapi), None)
+                if (record := track.record()) is not None:
+                    vars(record).pop("_poolfork", None)
     return engine
 
 
 def _sync_engine(engine: Any) -> Any:
     sync = getattr(engine, "sync_engine", engine)
-    sync = getattr(sync, "_proxied", sync)  # Engine.execution_options() makes a view of an engine
+    while hasattr(sync, "_proxied"):  # Engine.execution_options() makes a view of an engine, or of a view
+        sync = sync._proxied
     if not isinstance(getattr(sync, "pool", None), Pool):
         raise TypeError(f"guard() takes an Engine or an AsyncEngine, not {type(engine).__name__}")
     return sync

@@ -70,7 +70,7 @@ def backend(connection: Any) -> Any:
 def failures() -> set[str]:
     """What the guard of this process, a child, says that it could not make safe."""
     module = importlib.import_module("poolfork.guard")  # the package's `guard` is the function
-    engines = [engine for ref in list(module._engines.values()) if (engine := ref()) is not None]
+    engines = [engine for ref, _ in list(module._engines.values()) if (engine := ref()) is not None]
     states = [vars(engine.pool).get("_poolfork") for engine in engines]
     return {text for state in states if state is not None for text in state.failures}
 
@@ -130,9 +130,9 @@ class Child:
         return answer
 
 
-def forked(function: Callable[[], Any], leave: str = "_exit", how: str = "python") -> Any:
+def forked(function: Callable[[], Any], leave: str = "_exit", how: str = "python", safe: bool = True) -> Any:
     """Run ``function`` in a child and return what it returned, when the child has left."""
-    return Child(function, leave, how).result()
+    return Child(function, leave, how, safe).result()
 
 
 @contextmanager

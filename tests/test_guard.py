@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from guardkit import ASYNC, ASYNC_POSTGRES, BOUND, POSTGRES, SYNC, backend, engine_for, forked, loop_running
 from sqlalchemy.orm import Session
 
-from poolfork import InheritedConnectionError, guard
+from poolfork import InheritedConnectionError, guard, unguard
 from poolfork.servers import ServerError, mariadb, postgres
 
 pytestmark = pytest.mark.usefixtures("garbage_free")
@@ -317,3 +317,137 @@ def test_child_forked_in_a_coroutine_may_leave_through_its_loop(driver: str, ser
         if os.getpid() != parent_pid:
             os._exit(7)
     assert os.waitstatus_to_exitcode(report[0][1]) == 7
+
+
+# What was there before the guard
+
+
+@HOW
+@pytest.mark.parametrize("state", ["idle", "held", "guarded again"])
+@pytest.mark.parametrize("driver", SYNC)
+def test_engine_that_was_used_before_it_was_guarded(driver: str, server: str, state: str, how: str) -> None:
+    """Its connections are the parent's as well: none speaks in the child, whatever the driver's last words are."""
+    engine = engine_for(driver, server)
+    connection = engine.connect()
+    mine = backend(connection)
+    if state == "guarded again":
+        guard(engine)
+        connection.close()
+        unguard(engine)
+    elif state == "idle":
+        connection.close()
+    guard(engine)
+
+    def child() -> Any:
+        if state == "held":
+            with pytest.raises(InheritedConnectionError):
+                backend(connection)
+            connection.close()
+        theirs = session_of(engine)
+        gc.collect()
+        return theirs
+
+    assert forked(child, "exit", how) != mine
+    assert (backend(connection) if state == "held" else session_of(engine)) == mine
+    connection.close()
+    engine.dispose()
+
+
+@pytest.mark.parametrize("driver", ASYNC)
+def test_async_engine_that_was_used_before_it_was_guarded(driver: str, server: str) -> None:
+    """Its loop is found as well: by the driver, or since it is running."""
+    engine = engine_for(driver, server)
+
+    async def session() -> Any:
+        async with engine.connect() as connection:
+            return await connection.run_sync(backend)
+
+    with loop_running() as run:
+        mine = run(session())
+        if driver == "psycopg":  # it does not tell its loop
+            run(guarded(engine))
+        guard(engine)
+        assert forked(lambda: asyncio.run(session()), "exit") != mine
+        assert run(session()) == mine
+        run(engine.dispose())
+
+
+async def guarded(engine: Any) -> None:
+    guard(engine)
+
+
+# A COMMIT is no way to let go
+
+
+@HOW
+@pytest.mark.parametrize("driver", SYNC)
+def test_commit_of_a_held_connection_is_refused(engine: sa.Engine, how: str) -> None:
+    """A child that believes its COMMIT would believe a lie; its rollback, close and unwinding stay silent."""
+    with engine.connect() as connection, Session(engine) as session:
+        tell(connection, "parent")
+        session.execute(sa.text("SELECT 1"))
+
+        def child() -> None:
+            with pytest.raises(InheritedConnectionError):
+                connection.commit()
+            with pytest.raises(InheritedConnectionError):
+                session.commit()
+            connection.rollback()
+            connection.close()
+            session.close()
+
+        forked(child, "exit", how)
+        connection.commit()
+    assert told(engine) == ["parent"]
+
+
+@HOW
+def test_unwinding_a_begin_block_is_silent_and_its_end_is_not(postgres_url: str, how: str) -> None:
+    """`engine.begin()` commits at its end, and that is refused; an exception rolls back, and goes its way."""
+    engine = guard(engine_for("psycopg2", postgres_url))
+
+    with engine.connect() as connection:
+        transaction = connection.begin()
+
+        def leaves(error: BaseException | None) -> str:
+            try:
+                with transaction:
+                    if error is not None:
+                        raise error
+            except BaseException as seen:  # noqa: BLE001
+                return type(seen).__name__
+            return "committed"
+
+        assert forked(lambda: leaves(None), "exit", how) == "InheritedConnectionError"
+        assert forked(lambda: leaves(SystemExit(3)), "exit", how) == "SystemExit"
+        transaction.rollback()
+    engine.dispose()
+
+
+@HOW
+@pytest.mark.parametrize("driver", [d for d in SYNC if d != "mysqlconnector"])  # it reads all rows at once
+def test_streamed_result_of_the_parent_is_refused(engine: sa.Engine, how: str, capfd: Any) -> None:
+    """In the guard's words, not the driver's, and nothing is printed when the child's copy is dropped."""
+    with engine.begin() as connection:
+        for _ in range(40):
+            tell(connection, "row")
+    connection = engine.connect()
+    result = connection.execution_options(stream_results=True, max_row_buffer=2).execute(
+        sa.text("SELECT what FROM told")
+    )
+    assert result.fetchone()
+
+    def child() -> None:
+        nonlocal connection, result
+        with pytest.raises(InheritedConnectionError):
+            result.fetchall()
+        result.close()
+        connection.close()
+        del connection, result
+        gc.collect()
+        assert told(engine) == ["row"] * 40
+
+    forked(child, "exit", how)
+    assert len(result.fetchall()) == 39
+    connection.close()
+    assert capfd.readouterr().err == ""

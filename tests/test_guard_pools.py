@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import importlib
 import multiprocessing
 import os
 import pathlib
 import resource
+import signal
 import socket
 import threading
 import time
+import uuid
 import warnings
 import weakref
 from collections.abc import Iterator
@@ -19,7 +22,7 @@ from typing import Any
 import psycopg2.extensions
 import pytest
 import sqlalchemy as sa
-from guardkit import backend, engine_for, forked, loop_running
+from guardkit import backend, engine_for, failures, forked, loop_running
 from sqlalchemy import pool as pools
 from sqlalchemy.ext.asyncio import create_async_engine
 
@@ -291,7 +294,11 @@ def test_engines_and_connections_die_as_without_the_guard(server: str) -> None:
         gc.collect()
         assert [ref() for ref in refs] == [None] * len(refs), f"guarded: {guarded}"
     assert (len(guard_module._tracks), len(guard_module._engines)) == before
-    assert not guard_module._pins and not guard_module._in_flight and not guard_module._forking
+    assert (
+        not guard_module._pins
+        and not importlib.import_module("poolfork.guard")._in_flight
+        and not guard_module._forking
+    )
 
 
 def test_detached_connection_dies_with_its_holder(server: str) -> None:
@@ -614,9 +621,175 @@ def test_forever_keeps_a_destructor_from_running(tmp_path: Any, off: frozenset[s
         del connection
         gc.collect()
 
-    forked(child, "exit")
+    forked(child, "exit", safe=False)  # in a transaction, on SQLite
     assert journal.exists() is not bool(off)
     connection.close()
+
+
+# Engines that change after the guard
+
+
+@HOW
+def test_pool_that_is_put_into_the_engine_later(mysql: str, how: str) -> None:
+    """It is taken over at the fork, with what it holds."""
+    engine = guard(engine_for("mysqldb", mysql))
+    engine.pool = pools.QueuePool(engine.pool._creator, dialect=engine.dialect)
+    mine = session_of(engine)
+
+    def child() -> Any:
+        theirs = session_of(engine)
+        gc.collect()
+        return theirs
+
+    assert forked(child, "exit", how) != mine
+    assert session_of(engine) == mine
+    engine.dispose()
+
+
+def test_view_of_a_view_is_the_engine(server: str) -> None:
+    """The view in between may die."""
+    engine = engine_for("psycopg2", server)
+    guard(engine.execution_options(a=1).execution_options(b=2))
+    gc.collect()
+    mine = session_of(engine)
+    assert forked(lambda: session_of(engine), "exit") != mine
+    assert session_of(engine) == mine
+    engine.dispose()
+
+
+def test_memory_pool_gives_connections_though_all_were_out() -> None:
+    """A memory database is the child's own; the lock of its pool, and what other threads hold, is not."""
+    engine = guard(
+        sa.create_engine(
+            f"sqlite:///file:{uuid.uuid4().hex}?mode=memory&cache=shared&uri=true",
+            poolclass=pools.QueuePool,
+            pool_size=2,
+            max_overflow=0,
+            pool_timeout=2,
+        )
+    )
+    with engine.begin() as connection:
+        connection.execute(sa.text("CREATE TABLE t (a int)"))
+    idle = engine.connect()
+    held = engine.connect()
+    idle.close()
+    locked, go_on = threading.Event(), threading.Event()
+
+    def lock() -> None:
+        with engine.pool._pool.mutex:  # type: ignore[attr-defined]
+            locked.set()
+            go_on.wait(10)
+
+    thread = threading.Thread(target=lock)
+    thread.start()
+    assert locked.wait(10)
+
+    def child() -> int:
+        with engine.connect() as one, engine.connect() as other:
+            return len([c.scalar(sa.text("SELECT count(*) FROM t")) for c in (one, other)])
+
+    try:
+        assert forked(child, "exit") == 2
+    finally:
+        go_on.set()
+        thread.join(10)
+    held.close()
+    engine.dispose()
+
+
+def test_fork_beside_async_connects_is_no_false_alarm(server: str) -> None:
+    """Only an engine's first connect leaves a child half a dialect: forks beside later ones do not warn."""
+    engine = guard(engine_for("asyncpg", server, poolclass=pools.NullPool))
+
+    async def ask() -> Any:
+        async with engine.connect() as connection:
+            return await connection.run_sync(backend)
+
+    async def forks_beside_connects() -> None:
+        await ask()
+        asked = [asyncio.ensure_future(ask()) for _ in range(5)]
+        await asyncio.sleep(0)  # now each is in its connect
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", GuardWarning)
+            child = os.fork()
+        if child == 0:
+            os._exit(0)
+        os.waitpid(child, 0)
+        assert len(set(await asyncio.gather(*asked))) == 5
+
+    with loop_running() as run:
+        run(forks_beside_connects())
+        run(engine.dispose())
+
+
+def test_sqlite_transaction_at_the_fork_is_told(tmp_path: Any) -> None:
+    """SQLite's table of locks is in the process's memory: the child inherits the belief that they are held."""
+    engine = guard(sa.create_engine(f"sqlite:///{tmp_path}/file.db"))
+    with engine.begin() as connection:
+        connection.execute(sa.text("CREATE TABLE t (a int)"))
+    assert forked(failures) == set()
+    with engine.begin() as connection:
+        connection.execute(sa.text("INSERT INTO t VALUES (1)"))
+        (told,) = forked(failures, safe=False)
+        assert told.startswith("the parent was in a transaction on an SQLite database")
+    guard(engine, on_failure="raise")
+    with engine.begin() as connection:
+        connection.execute(sa.text("INSERT INTO t VALUES (2)"))
+
+        def child() -> None:
+            with pytest.raises(GuardError, match="SQLite"):
+                engine.connect()
+
+        forked(child, safe=False)
+    assert forked(lambda: engine.connect().scalar(sa.text("SELECT sum(a) FROM t"))) == 3
+    engine.dispose()
+
+
+def test_signal_handler_that_raises_while_a_fork_waits(server: str) -> None:
+    """What was tracked is pinned all the same."""
+    engine = guard(engine_for("psycopg2", server))
+    kept = threading.local()
+    mine, begun, go_on = [], threading.Event(), threading.Event()
+
+    def hold() -> None:
+        kept.connection = engine.connect()
+        mine.append(backend(kept.connection))
+        begun.set()
+        assert go_on.wait(20)
+        assert backend(kept.connection) == mine[0]
+        kept.connection.close()
+        mine.append("still mine")
+
+    def connect() -> None:
+        sa.event.listen(engine, "do_connect", lambda *_: time.sleep(0.5))
+        engine.connect().close()
+
+    def handler(*_: Any) -> None:
+        raise InterruptedError("the handler's own")
+
+    before = signal.signal(signal.SIGALRM, handler)
+    holds, connects = threading.Thread(target=hold), threading.Thread(target=connect)
+    try:
+        holds.start()
+        assert begun.wait(10)
+        connects.start()
+        while not importlib.import_module("poolfork.guard")._in_flight:
+            time.sleep(0.001)
+        signal.setitimer(signal.ITIMER_REAL, 0.1)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", pytest.PytestUnraisableExceptionWarning)
+            child = os.fork()
+        if child == 0:
+            os._exit(0)
+        os.waitpid(child, 0)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+        go_on.set()
+        holds.join(20)
+        connects.join(20)
+    assert mine[1:] == ["still mine"]
+    engine.dispose()
 
 
 def test_every_mechanism_has_its_test() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import faulthandler
 import gc
 import os
 import pickle
@@ -153,6 +154,7 @@ def _live(actor: Actor, processes: list[Process], generation: int) -> None:
 
 def _leave(how: str) -> None:
     if how == "exit":
+        faulthandler.dump_traceback_later(BOUND / 2, file=os.dup(2))  # where it hung
         gc.collect()
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, 1)
@@ -198,6 +200,7 @@ def server() -> Iterator[str]:
         yield running.url
 
 
+@pytest.mark.usefixtures("garbage_free")
 @pytest.mark.parametrize("driver", ["psycopg2", "pg8000"])
 def test_a_session_is_only_spoken_to_by_who_opened_it(server: str, driver: str) -> None:
     """Random stories of up to three generations over two engines keep the invariant."""
