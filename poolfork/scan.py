@@ -421,6 +421,7 @@ def as_text(report: Report) -> str:
             "",
             "One wire, several speakers: answers reach the wrong process, and who closes first ends the",
             "session of all. Each process but the owner has to let go of it without speaking on it.",
+            "(One that has, by dispose(close=False), keeps the descriptor, and so is still listed.)",
         ]
     if report.unknown:
         peers = sorted({held.peer for held in report.unknown})

@@ -1,4 +1,4 @@
-"""Django's own connections, which are not SQLAlchemy's: one a thread, no pool, and dispose() knows nothing of them."""
+"""Django's own connections, which are not SQLAlchemy's: one a thread, and dispose() knows nothing of them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from stacks.kit import Stack
 def stack(setting: str, start: Callable[[int], list[str]], **more: Any) -> Stack:
     """Django, started so."""
     return Stack(
-        name="Django", setting=setting, app="django", command=start, needs=("django", "psycopg", "gunicorn"),
+        name="Django", setting=setting, app="django", command=start, needs=("django", "psycopg", "psycopg_pool", "gunicorn"),
         package="django", web=True, **more,
     )  # fmt: skip
 
@@ -29,6 +29,9 @@ STACKS = [
     ),
     stack(
         "gunicorn --preload, CONN_MAX_AGE = None", PRELOAD, recipes=RECIPES, hook="pre_fork", env={"PERSISTENT": "1"}
+    ),
+    stack(
+        'gunicorn --preload, OPTIONS = {"pool": True}', PRELOAD, recipes=RECIPES, hook="pre_fork", env={"POOL": "1"},
     ),
     stack(
         "runserver with its reloader", lambda port: [sys.executable, "manage.py", "runserver", str(port)],

@@ -111,6 +111,8 @@ class Stack:
     def settings(self) -> str:
         """What it needs in its environment, as one types it before a command; ends with a blank if there is any."""
         told = {name: value for name, value in self.env.items() if name != "VIRTUAL_ENV"}
+        if "redis" in self.services:
+            told["REDIS_URL"] = "redis://localhost:6379/0"
         return "".join(f"{name}={shlex.quote(value)} " for name, value in told.items())
 
     @property

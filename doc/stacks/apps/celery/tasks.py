@@ -4,7 +4,7 @@
 """A Celery app that uses its pool while it is imported; run as a program, it starts a worker and asks it.
 
 ``python tasks.py OPTIONS OF celery worker``. DATABASE_URL names the database (postgresql+psycopg://...).
-The broker is the Redis at REDIS_URL if that is set, else a folder here.
+The broker is the Redis at REDIS_URL (redis://..., or redis+socket://...), else a folder here.
 """
 
 import collections

@@ -1,5 +1,5 @@
 # /// script
-# dependencies = ["django", "gunicorn", "psycopg[binary]"]
+# dependencies = ["django", "gunicorn", "psycopg[binary,pool]"]
 # ///
 """A Django project in one file that uses its database while it is imported; it answers ``/?n=7`` with 7."""
 
@@ -22,6 +22,7 @@ if not settings.configured:
         DATABASES={
             "default": {
                 "ENGINE": "django.db.backends.postgresql",
+                "OPTIONS": {"pool": True} if os.environ.get("POOL") else {},
                 "CONN_MAX_AGE": None if os.environ.get("PERSISTENT") else 0,
                 **{setting: url.get(name, "") for setting, name in names.items()},
             }
@@ -32,8 +33,17 @@ if not settings.configured:
 from django.db import connection, connections  # noqa: E402
 
 recipe = os.environ.get("RECIPE", "nothing")  # nothing, at-fork; hook: in gunicorn.conf.py
+
+
+def close_all():
+    connections.close_all()
+    for one in connections.all():
+        if hasattr(one, "close_pool"):  # PostgreSQL, with the option "pool"
+            one.close_pool()
+
+
 if recipe == "at-fork":
-    os.register_at_fork(before=connections.close_all)
+    os.register_at_fork(before=close_all)
 
 with connection.cursor() as cursor:  # the first use, wherever this module is imported
     cursor.execute("SELECT 1")

@@ -6,3 +6,6 @@ if os.environ.get("RECIPE") == "hook":
         from django.db import connections
 
         connections.close_all()
+        for one in connections.all():
+            if hasattr(one, "close_pool"):  # PostgreSQL, with the option "pool"
+                one.close_pool()
