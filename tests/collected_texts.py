@@ -123,12 +123,12 @@ COLLECTED = [
     (
         "SET TRANSACTION ISOLATION LEVEL must be called before any query",
         "pg-transaction-mixed",
-        "https://cplus-django.wekeepcoding.com/article/31320416/Django+multiprocessing+and+database+connections",
+        "https://stackoverflow.com/questions/8242837/django-multiprocessing-and-database-connections",
     ),
     (
         "django.db.utils.InternalError: SET TRANSACTION ISOLATION LEVEL must be called before any query",
         "pg-transaction-mixed",
-        "https://cplus-django.wekeepcoding.com/article/31320416/Django+multiprocessing+and+database+connections",
+        "https://stackoverflow.com/questions/8242837/django-multiprocessing-and-database-connections",
     ),
     (
         "postgres-1       | 2024-05-13 18:11:29.737 UTC [10157] FATAL:  terminating "
@@ -182,7 +182,7 @@ COLLECTED = [
         "recreated. from (pid=96552) checkout "
         "/usr/local/lib/python2.7/dist-packages/oslo_db/sqlalchemy/engines.py:362",
         "pid-check",
-        "https://docs.openstack.org/trove/latest/admin/secure_oslo_messaging.html",
+        "https://github.com/openstack/trove/blob/910519127d8fb9880863eb219df68a574d00df6a/doc/source/admin/secure_oslo_messaging.rst",
     ),
     (
         "sqlalchemy.exc.DisconnectionError: Connection record belongs to pid 7, attempting "
@@ -314,12 +314,12 @@ COLLECTED = [
     (
         "'ORA-03113 end-of-file on communication channel'\n'ORA-01012 not logged on'",
         "oracle-eof",
-        "https://blog.naver.com/memo/MemologPostView.naver?blogId=stayintune&currentPage=1&logNo=90061497761",
+        "https://github.com/yajra/laravel-oci8/issues/679",
     ),
     (
         "DatabaseError: ORA-01012: not logged on",
         "oracle-eof",
-        "https://blog.naver.com/memo/MemologPostView.naver?blogId=stayintune&currentPage=1&logNo=90061497761",
+        "https://github.com/yajra/laravel-oci8/issues/679",
     ),
     (
         '"DPY-4005: timed out waiting for the connection pool to return a connection"',
@@ -468,7 +468,7 @@ COLLECTED_OTHERS = [
     (
         "TypeError: cannot pickle 'psycopg2.extensions.connection' object",
         "cannot-pickle",
-        "https://taourl.com/read-2399843.html",
+        "another form of the same text",
     ),
     (
         "AttributeError: Can't pickle local object 'create_engine.<locals>.connect'",

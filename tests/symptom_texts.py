@@ -100,10 +100,10 @@ REPORTED = [
     ("DEBUG oslo_db.sqlalchemy.engines [-] Parent process 96542 forked (96552) with an open database connection, which is "
      "being discarded and recreated.", "pid-check", "openstack/trove"),
     ("django.db.utils.InternalError: SET TRANSACTION ISOLATION LEVEL must be called before any query",
-     "pg-transaction-mixed", "cplus-django.wekeepcoding.com/article/31320416"),
+     "pg-transaction-mixed", "stackoverflow.com/questions/8242837"),
     ("FATAL:  terminating connection because protocol synchronization was lost", "pg-log-client-gone",
      "zksync-developers#527"),
-    ("ORA-01012: not logged on", "oracle-eof", "blog.naver.com 90061497761"),
+    ("ORA-01012: not logged on", "oracle-eof", "yajra/laravel-oci8 679"),
     ("Work-horse was terminated unexpectedly (waitpid returned 11)", "child-segfault", "rq#1517"),
 ]  # fmt: skip
 
