@@ -75,6 +75,7 @@ def normal(text: str) -> str:
     text = text.replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&")
     text = re.sub(r"\\+[nrt]", " ", text)
     text = re.sub(r"\\+(?=[\"'])", "", text)
+    text = re.sub(r"(^|\n)[ \t]*[>|][>| \t]*", r"\1", text)  # a quotation's margin, or a log viewer's
     text = re.sub("[\u2500-\u257f]+", " ", text)  # the frame that rich draws, and breaks lines for
     text = _SPACE.sub(" ", text)
     text = re.sub(r"[^\x00-\x7f]", "?", text)

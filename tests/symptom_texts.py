@@ -55,7 +55,7 @@ REPORTED = [
      "command now\")", "mysql-out-of-sync", "cuckoo#476"),
     ("peewee.InternalError: Packet sequence number wrong - got 56 expected 1", "mysql-packet-sequence", "vnpy#2186"),
     ("ORA-24371: data would not fit in current prefetch buffer", "oracle-torn", "gunicorn#1953"),
-    ("ORA-01013: user requested cancel of current operation", "oracle-torn", "gunicorn#1953"),
+    ("ORA-01013: user requested cancel of current operation", "oracle-cancelled", "gunicorn#1953"),
     ("ORA-03106: fatal two-task communication protocol error", "oracle-torn", "gunicorn#1953"),
     ("ORA-03113: end-of-file on communication channel", "oracle-eof", "gunicorn#1953"),
     ("ORA-03135: connection lost contact", "oracle-eof", "celery#2646"),
@@ -95,6 +95,16 @@ REPORTED = [
      "clickhouse-unexpected-packet", "clickhouse-driver#454"),
     ("DeprecationWarning: This process (pid=1991) is multi-threaded, use of fork() may lead to deadlocks in the child.",
      "fork-in-threads", "CleanCut/green"),
+    ("psycopg2.DatabaseError:    PGRES_TUPLES_OK and no message from libpq", "libpq-no-message", "PlanExe#674"),
+    ("Connection record belongs to pid 7, attempting to check out in pid 23", "pid-check", "sqlalchemy's documentation"),
+    ("DEBUG oslo_db.sqlalchemy.engines [-] Parent process 96542 forked (96552) with an open database connection, which is "
+     "being discarded and recreated.", "pid-check", "openstack/trove"),
+    ("django.db.utils.InternalError: SET TRANSACTION ISOLATION LEVEL must be called before any query",
+     "pg-transaction-mixed", "stackoverflow.com/questions/8242837"),
+    ("FATAL:  terminating connection because protocol synchronization was lost", "pg-log-client-gone",
+     "zksync-developers#527"),
+    ("ORA-01012: not logged on", "oracle-eof", "yajra/laravel-oci8 679"),
+    ("Work-horse was terminated unexpectedly (waitpid returned 11)", "child-segfault", "rq#1517"),
 ]  # fmt: skip
 
 # Printed by real drivers whose connection was shared, while this data was collected.
@@ -176,6 +186,15 @@ FURTHER = [
      "│ DatabaseError: error with status            │\n│ PGRES_TUPLES_OK and no message from the     │\n"
      "│ libpq                                       │\n╰─────────────────────────────────────────────╯",
      "libpq-no-message"),
+    ("> OperationalError('consuming input failed: decryption failed or bad\n> record mac')", "tls-bad-record-mac"),
+    ("> > psycopg2.OperationalError: server closed the\n> > connection unexpectedly", "pg-server-closed"),
+    ("psycopg.errors.ProtocolViolation: terminating connection because protocol synchronization was lost",
+     "pg-protocol-violation"),
+    ("Work-horse terminated unexpectedly; waitpid returned 139 (signal 11); ", "child-segfault"),
+    ("Traceback (most recent call last):\n  File \"pymysql/connections.py\", line 684, in _read_packet\n"
+     "pymysql.err.InternalError: Packet sequence number wrong - got 5 expected 1\n\n"
+     "During handling of the above exception, another exception occurred:\n\n"
+     "AttributeError: 'NoneType' object has no attribute 'settimeout'", "mysql-packet-sequence"),
 ]  # fmt: skip
 
 # Where the error comes from, so that a wrapped text names its driver as a real traceback does.

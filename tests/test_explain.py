@@ -10,6 +10,7 @@ import subprocess
 import sys
 
 import pytest
+from collected_texts import COLLECTED, COLLECTED_OTHERS, COLLECTED_UNRELATED
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from symptom_texts import (
@@ -49,6 +50,19 @@ def first(text):
 def test_known_text_finds_its_entry_first(text, entry):
     """Every reported, every translated and every produced text, as it stands."""
     assert first(text) == entry
+
+
+@pytest.mark.parametrize(("text", "entry", "url"), COLLECTED)
+def test_text_as_it_was_pasted_finds_its_entry_first(text, entry, url):
+    """With what its log, its forum or its author's mail program added."""
+    assert first(text) == entry, url
+
+
+@pytest.mark.parametrize(("text", "other", "url"), COLLECTED_OTHERS)
+def test_text_with_another_cause_as_it_was_pasted_is_told_as_such(text, other, url):
+    """Sharing inside of one process, mostly, which needs no fork."""
+    answer = explain(text)
+    assert answer.matches == [] and other in [one["id"] for one in answer.others], url
 
 
 @pytest.mark.parametrize("symptom", symptoms()["symptom"], ids=lambda symptom: symptom["id"])
@@ -130,7 +144,7 @@ def test_unrelated_traceback_matches_nothing(text):
     assert [match.symptom["id"] for match in explain(text).matches] == []
 
 
-@pytest.mark.parametrize("text", UNRELATED_LINES)
+@pytest.mark.parametrize("text", UNRELATED_LINES + COLLECTED_UNRELATED)
 def test_unrelated_line_matches_nothing(text):
     """Words that a driver's error shares with other programs."""
     assert [match.symptom["id"] for match in explain(text).matches] == []
@@ -212,6 +226,7 @@ def test_two_megabytes_take_less_than_five_seconds():
 def test_box_on_the_page_ranks_as_the_terminal_does(tmp_path):
     """The same data, the same texts, JavaScript against Python."""
     texts = [text for text, _ in [*mutated(), *FURTHER]] + unrelated() + UNRELATED_LINES
+    texts += [text for text, *_ in COLLECTED + COLLECTED_OTHERS] + COLLECTED_UNRELATED
     texts += [
         "\u2028\x85\u3000x\ud83d\ude00'\\\\n\\\\\"",
         "This result object does\u00a0not return rows. It has been closed automatically",

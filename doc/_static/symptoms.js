@@ -22,6 +22,7 @@ function normal(text) {
     .replace(/&amp;/g, "&")
     .replace(/\\+[nrt]/g, " ")
     .replace(/\\+(?=["'])/g, "")
+    .replace(/(^|\n)[ \t]*[>|][>| \t]*/g, "$1")
     .replace(/[\u2500-\u257f]+/g, " ")
     .replace(/[\t-\r\x1c- \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000\ufeff]+/g, " ")
     .replace(/[^\x00-\x7f]/gu, "?")
