@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from poolfork.reproduce import reproduces
-from poolfork.reproduce.stage import Stage, Worker, ask, text_of
+from poolfork.reproduce.stage import Stage, Worker, ask, hung_up, text_of
 
 
 @reproduces("tls-closed", "psycopg2", "postgresql", tls=True)
@@ -157,6 +157,7 @@ def third_process_finds_the_end(on: Stage) -> str:
         worker = Worker(lambda: ask(connection))
         worker.says()
         worker.leaves()
+    hung_up()
     return text_of(lambda: ask(connection))
 
 
@@ -169,6 +170,7 @@ def third_process_commits_over_tls(on: Stage) -> str:
         worker = Worker(connection.commit)
         worker.says()
         worker.leaves()
+    hung_up()
     return text_of(connection.commit)
 
 

@@ -380,3 +380,17 @@ class Stage:
         if self.driver in ("pymysql", "mysqlconnector"):
             return {"ssl_disabled": True}
         return {}
+
+
+def hung_up() -> None:
+    """Wait until a server has ended the stream of a TCP connection that this process has."""
+    ends = select.poll()
+    for number in range(3, 256):
+        with contextlib.suppress(OSError):
+            if stat.S_ISSOCK(os.fstat(number).st_mode):
+                end = socket.socket(fileno=os.dup(number))
+                if end.family in (socket.AF_INET, socket.AF_INET6):
+                    ends.register(number, getattr(select, "POLLRDHUP", select.POLLHUP))
+                end.close()
+    if not ends.poll(PATIENCE * 1000):
+        raise NotShown("the server did not hang up")
