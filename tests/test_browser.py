@@ -257,6 +257,18 @@ def test_a_phone_shows_the_answer_on_the_first_screen(
     assert "".join(answer.split()) in "".join(seen.split())
 
 
+def test_front_page_shows_what_the_storm_brought(browser: Browser, address: str) -> None:
+    """The same counts as on the demo's page, and more than right answers only where nothing was done."""
+    page = browser.new_page()
+    page.goto(address + "gallery/2_fixes/plot_fixes_under_storm.html")
+    counted = page.locator(".bars").inner_text()
+    page.goto(address + "index.html")
+    assert page.locator(".bars").inner_text() == counted
+    names = page.locator(".bar-name").all_inner_texts()
+    assert names == ["nothing", "dispose(close=False)", "pid-event"]
+    page.close()
+
+
 def test_pages_work_without_javascript(browser: Browser, address: str, pages: list[str]) -> None:
     """Text and pictures are all there, the set-up unfolds and the menu opens, with scripts off."""
     context = browser.new_context(java_script_enabled=False, viewport={"width": 375, "height": 812})

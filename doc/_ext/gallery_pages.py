@@ -10,9 +10,10 @@ from typing import Any
 
 from claims import not_run
 from docutils import nodes
-from pictures import Fold, badge, bar, lanes_of, rails, ratio, ratio_rails, step
+from pictures import Fold, badge, bar, bars_html, lanes_of, rails, ratio, ratio_rails, step
 from sphinx import addnodes
 from sphinx.application import Sphinx
+from sphinx.util.docutils import SphinxDirective
 from throwaway import ROOT
 
 SETUP = "# Set-up, the same in every demo"
@@ -149,6 +150,28 @@ def claims_as_index(app: Sphinx, doctree: nodes.document) -> None:
             section.remove(node)
 
 
+class Counted(SphinxDirective):
+    """``.. counted:: 1_corruption/plot_storm``: the bars of a demo's page, on another one; the content is the caption.
+
+    Where the demo was not executed there are none, and nothing is shown.
+    """
+
+    required_arguments = 1
+    has_content = True
+
+    def run(self) -> list[nodes.Node]:
+        """The figure."""
+        page = pathlib.Path(self.env.srcdir, "gallery", f"{self.arguments[0]}.rst")
+        self.env.note_dependency(str(page))
+        if not page.exists():
+            raise self.error(f"there is no demo {self.arguments[0]}")
+        counts = [b for line in page.read_text().splitlines() if (b := bar(line.strip()))]
+        if not counts:
+            return []
+        drawn = bars_html(counts, html.escape(" ".join(self.content)))
+        return [nodes.raw("", f'<figure class="picture">{drawn}</figure>', format="html")]
+
+
 def arrange(app: Sphinx, doctree: nodes.document) -> None:
     """Arrange one page of the gallery."""
     docname = app.env.current_document.docname
@@ -169,5 +192,6 @@ def setup(app: Sphinx) -> dict[str, Any]:
     """Arrange before Sphinx collects a page's images and downloads (priority 500)."""
     app.setup_extension("pictures")
     app.setup_extension("cost")
+    app.add_directive("counted", Counted)
     app.connect("doctree-read", arrange, priority=110)
     return {"parallel_read_safe": True, "parallel_write_safe": True, "version": "1"}
