@@ -11,7 +11,7 @@ from html import escape
 from typing import Any
 
 from docutils import nodes
-from measured import load, note
+from measured import load, note, paragraph
 from pictures import badge
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
@@ -310,7 +310,7 @@ class Budget(SphinxDirective):
             if found is None:
                 return note("budget")
             told = ", ".join(f"{name} {version}" for name, version in found.data["versions"].items())
-            return [nodes.paragraph("", f"{found.says} With {told}.", classes=["measured"])]
+            return [paragraph(f"{found.says} With {told}.")]
         if part not in PARTS:
             raise self.error(f"no such part of the budget: {part}")
         if found is None:

@@ -10,6 +10,7 @@ import dataclasses
 import hashlib
 import json
 import pathlib
+import re
 import sys
 from typing import Any
 
@@ -52,12 +53,15 @@ def note(name: str) -> list[nodes.Node]:
     """The sentence on where the figures come from, as a node for the page."""
     found = load(name)
     if found is None:
-        return [
-            nodes.note(
-                "", nodes.paragraph("", f"Not measured yet: make measure ONLY={name}, then make html.")
-            )
-        ]
-    return [nodes.paragraph("", found.says, classes=["measured"])]
+        return [nodes.note("", paragraph(f"Not measured yet: make measure ONLY={name}, then make html."))]
+    return [paragraph(found.says)]
+
+
+def paragraph(text: str) -> nodes.paragraph:
+    """A sentence on a measurement, with its commands set as such."""
+    parts = re.split(r"(make [a-z]+(?: ONLY=\w+)?)", text)
+    inlines = [nodes.literal("", part) if index % 2 else nodes.Text(part) for index, part in enumerate(parts)]
+    return nodes.paragraph("", "", *inlines, classes=["measured"])
 
 
 def note_measured(app: Sphinx, config: Any) -> None:

@@ -265,7 +265,7 @@ def table_html(rows: list[str]) -> str:
     """The table of all stacks."""
     heads = "".join(f'<th role="columnheader" scope="col">{name}</th>' for name in ("stack", *COLUMNS))
     caption = (
-        "Every stack, started for real: does a connection that was opened before the workers start "
+        "Every stack, started for real, with psycopg: does a connection that was opened before the workers start "
         "reach them, and what does a load get then?"
     )
     return (
