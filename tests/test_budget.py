@@ -187,7 +187,9 @@ def is_as_the_page_says(cells: list[dict[str, str]]) -> None:
     by_chance = {"goodbye-exit"}  # what is torn down at an exit, and when, varies from run to run
     unlike = [cell for cell in cells if (cell["driver"], cell["recipe"], cell["hazard"]) in changed]
     assert 3 * total == len(cells)
-    assert {cell["hazard"] for cell in unlike} <= by_chance, unlike
+    lost = {"parent-lost", "write-lost"}  # which of the two, without a recipe, is a matter of moments
+    others = [c for c in unlike if c["hazard"] not in by_chance]
+    assert all(c["recipe"] == "nothing" and c["outcome"] in lost for c in others), others
     assert {word for (_, _, recipe, _), word in outcome.items() if recipe == "guard"} == {"ok"}
     for mode in measure_budget.MODES:
         assert outcome[mode, "psycopg", "nothing", "crossed"] == "wrong-row"
