@@ -255,7 +255,12 @@ def same(data: dict[str, Any]) -> nodes.paragraph:
     says = f"Of {total} cells, {total - len(changed)} came out alike in three ways: without PgBouncer, in transaction mode, in session mode."
     return nodes.paragraph(
         "",
-        says + (f" Not alike: {names}; what happens at an exit varies from run to run." if changed else ""),
+        says
+        + (
+            f" Not alike: {names}; what happens at an exit, and which of two losses it is, varies from run to run."
+            if changed
+            else ""
+        ),
     )
 
 
