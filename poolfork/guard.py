@@ -408,7 +408,8 @@ def _take_over(pool: Any, state: _State) -> None:
     """Track what a pool opens from now on, and what it has opened before."""
     _hook_pool(type(pool))
     _adopt(pool, state)
-    things = [thing for thing in gc.get_objects() if isinstance(thing, (_ConnectionRecord, _ConnectionFairy))]
+    kinds = _ConnectionRecord, _ConnectionFairy
+    things = [t for t in gc.get_objects() if issubclass(type(t), kinds)]  # isinstance() would ask a proxy
     for record in things:
         if not isinstance(record, _ConnectionRecord) or _owner(record) is not pool:
             continue

@@ -646,6 +646,25 @@ def test_pool_that_is_put_into_the_engine_later(mysql: str, how: str) -> None:
     engine.dispose()
 
 
+def test_search_for_what_is_open_asks_no_proxy(server: str) -> None:
+    """`guard` goes through every object of the program; some raise when they are asked for their class."""
+
+    class Gone:
+        pass
+
+    class Lazy:
+        __class__ = property(lambda self: pytest.fail("a lazy object was woken"))  # type: ignore[assignment]
+
+    proxy, lazy = weakref.proxy(Gone()), Lazy()
+    engine = engine_for("psycopg2", server)
+    mine = session_of(engine)
+    guard(engine)
+    assert forked(lambda: session_of(engine), "exit") != mine
+    assert session_of(engine) == mine
+    assert type(proxy) is weakref.ProxyType and type(lazy) is Lazy
+    engine.dispose()
+
+
 def test_view_of_a_view_is_the_engine(server: str) -> None:
     """The view in between may die."""
     engine = engine_for("psycopg2", server)
