@@ -72,9 +72,12 @@ async def main():
 asyncio.run(main())
 """
 
+# The TMPDIR of its own is for the others: a MariaDB that starts removes what looks like a temporary
+# table there, also those that another one, the user's own perhaps, has in use.
 _MARIADB = r"""
 trap '' INT TERM HUP PIPE
-cd "$2" || exit 1
+cd "$2" && mkdir tmp || exit 1
+export TMPDIR="$2/tmp"
 "$INSTALL" --no-defaults --datadir="$2/data" --auth-root-authentication-method=normal \
   --skip-test-db --skip-name-resolve >log 2>&1 || { echo failed; cat >/dev/null; cd / && rm -rf "$2"; exit 1; }
 "$1/mariadbd" --no-defaults --datadir="$2/data" --socket="$2/mariadb.sock" --pid-file="$2/pid" --init-file="$2/init.sql" \

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import pathlib
 import re
+import tempfile
 from collections.abc import Iterator
 
 import pytest
@@ -158,6 +159,20 @@ def test_parent_over_tls_sees_the_reported_error(postgres: servers.Server) -> No
     seen = {(job.cell["recipe"], job.cell["variant"]): job.cell for job in jobs}
     assert re.search("bad record mac|EOF detected", seen["nothing", "goodbye-gc"]["detail"])
     assert seen["guard", "crossed"]["outcome"] == seen["guard", "goodbye-gc"]["outcome"] == "ok"
+
+
+def test_mariadb_that_starts_removes_nothing_of_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another server's temporary tables may lie in TMPDIR; MariaDB deletes what it takes for its own there."""
+    if servers.mariadb_home() is None:
+        pytest.skip("no mariadbd on this machine")
+    with tempfile.TemporaryDirectory() as folder:
+        others = pathlib.Path(folder, "#sql-temptable-1-1-0.MAI")
+        others.touch()
+        for path in others.parent, others:
+            path.chmod(0o777)  # as root it runs as nobody
+        monkeypatch.setenv("TMPDIR", folder)
+        with servers.mariadb():
+            assert others.exists()
 
 
 def test_check_leaves_no_table(postgres: servers.Server) -> None:
