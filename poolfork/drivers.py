@@ -133,7 +133,9 @@ def connect_args(driver: Driver, arguments: dict[str, Any]) -> dict[str, Any]:
         return arguments | {"ssl": ssl.create_default_context(cafile=authority)}
     if driver.name in ("pymysql", "mysqldb"):
         return arguments | {"ssl": {"ca": authority}}
-    return arguments | {"ssl_ca": authority}  # mysqlconnector, mariadbconnector
+    if driver.name == "mariadbconnector":
+        return arguments | {"ssl": True, "ssl_ca": authority}  # an authority alone does not make it encrypt
+    return arguments | {"ssl_ca": authority}  # mysqlconnector
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import gc
+import hashlib
 import re
 
 import sqlalchemy as sa
@@ -152,10 +153,11 @@ def child_ends_the_cursor(child: Child, how: str) -> None:
 def advisory_lock(parent: Parent, variant: str) -> None:
     """The parent's session has a lock; the child asks for the same, and exits normally; then a third session asks.
 
+    The parent asks on its session before: the server has then read whatever the child left on that wire.
     ``held``: the parent has the session checked out. ``idle``: it lies in the pool, as sessions do between
     two uses of a lock that is to outlive a transaction.
     """
-    take, is_free = (word.replace(":key", str(parent.spec.key)) for word in parent.needs("lock"))
+    take, is_free = (word.replace(":key", _lock_of(parent)) for word in parent.needs("lock"))
     if variant == "idle" and not parent.recipe.keeps_idle:
         raise NotRun("with this recipe no session outlives its checkout")
     parent.has_idle()
@@ -166,15 +168,34 @@ def advisory_lock(parent: Parent, variant: str) -> None:
         if child.hears()["got_it"]:
             parent.found("wrong-row", "the child is told that it has the lock, which the parent holds")
         child.leaves()
+    parent.step("the parent asks on its session")
+    answers = False
+    with parent.judged("parent-lost"):
+        parent.do(_asks, parent)
+        answers = True
+    if not answers:
+        return  # and with the session its lock
     parent.step("the referee asks for the lock")
     with Referee(parent) as referee:
         if referee.rows(is_free)[0][0]:
             parent.found("parent-lost", "another session got the lock that the parent holds")
 
 
+def _asks(parent: Parent) -> None:
+    with contextlib.nullcontext(parent.held) if parent.held else parent.engine.connect() as connection:
+        connection.execute(sa.text("SELECT 1")).all()
+
+
+def _lock_of(parent: Parent) -> str:
+    """A number that nobody else on this server locks: as a server's locks are, it is the server's."""
+    unique = f"{parent.spec.table} {parent.spec.key}".encode()
+    return str(int.from_bytes(hashlib.sha256(unique).digest()[:7]))
+
+
 def _takes_lock(parent: Parent, take: str, stays: bool) -> None:
     connection = parent.engine.connect()
-    connection.execute(sa.text(take))
+    if connection.scalar(sa.text(take)) == 0:
+        raise sa.exc.InvalidRequestError("the parent did not get its lock")
     connection.commit()
     if stays:
         parent.held = connection
