@@ -341,6 +341,16 @@ def _connect(original: Any) -> Any:
             return self.connect()  # by now this is an inherited pool
         return original(self)
 
+    def connect_at_once(self: Any) -> Any:
+        if not _canary[0] and _settle():
+            return self.connect()
+        return _ConnectionFairy._checkout(self)
+
+    code = getattr(
+        original, "__code__", None
+    )  # Pool.connect() is one call: here it costs no frame of its own
+    if code is not None and code.co_names == ("_ConnectionFairy", "_checkout") and code.co_argcount == 1:
+        return connect_at_once
     return connect
 
 
