@@ -28,11 +28,11 @@ from poolfork.recipes import RECIPES, Recipe, recipe
 
 Cell = dict[str, Any]
 TRANSPORTS = ("socket", "tcp")
-AT_ONCE = 4  # nurseries
-CELLS_AT_ONCE = 6  # of one nursery, most of which wait rather than work
-AT_WORK = min(12, 2 * (os.cpu_count() or 2))  # cells of all nurseries
+AT_ONCE = 16  # nurseries: all drivers, so that none is left to wait for its hangs alone
+CELLS_AT_ONCE = 8  # of one nursery, most of which wait rather than work
+AT_WORK = min(12, 4 * (os.cpu_count() or 2))  # cells of all nurseries
 AT_WORK_FOR = (
-    slowness()
+    0.4 * slowness()
 )  # seconds; who takes longer waits for what does not come, except where much is to be done
 
 
