@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ctypes
 import faulthandler
 import gc
 import importlib
 import os
+import pathlib
 import pickle
 import select
 import signal
@@ -15,7 +17,6 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -75,6 +76,33 @@ def failures() -> set[str]:
     return {text for state in states if state is not None for text in state.failures}
 
 
+def others_idle() -> None:
+    """Wait until no other thread of this process is at work; fails the test if that takes too long.
+
+    A child that C forked beside a thread that waits for the GIL may inherit the GIL's lock taken, and hang:
+    CPython tells what holds it anew in its own forks only. Who waits for the GIL wakes every 5 ms, and the
+    kernel counts that.
+    """
+
+    def switches() -> dict[str, list[str]]:
+        found = {}
+        for status in pathlib.Path("/proc/self/task").glob("*/status"):
+            with contextlib.suppress(OSError):  # it has ended
+                told = [line for line in status.read_text().splitlines() if "ctxt_switches" in line]
+                if status.parent.name != str(threading.get_native_id()):
+                    found[status.parent.name] = told
+        return found
+
+    end = time.monotonic() + BOUND
+    before = switches()
+    while True:
+        ctypes.PyDLL(None).usleep(15000)  # with the GIL, so that whoever wants it has to wait
+        if (now := switches()) == before:
+            return
+        assert time.monotonic() < end, "another thread is at work: no fork from C here"
+        before = now
+
+
 class Child:
     """A forked child; `result` is what its function returned, within `BOUND` seconds.
 
@@ -85,12 +113,15 @@ class Child:
         self, function: Callable[[], Any], leave: str = "_exit", how: str = "python", safe: bool = True
     ) -> None:
         self.reader, writer = os.pipe()
+        if how == "c":
+            others_idle()
         self.pid = ctypes.PyDLL(None).fork() if how == "c" else os.fork()
         if self.pid:
             os.close(writer)
             return
         try:
-            signal.signal(signal.SIGALRM, signal.SIG_DFL)
+            with contextlib.suppress(ValueError):  # forked by C in a thread: the parent's bound has to do
+                signal.signal(signal.SIGALRM, signal.SIG_DFL)
             faulthandler.register(signal.SIGALRM, file=2, chain=True)  # where it hung, and then its end
             signal.alarm(BOUND)
             try:
@@ -135,7 +166,7 @@ def forked(function: Callable[[], Any], leave: str = "_exit", how: str = "python
     return Child(function, leave, how, safe).result()
 
 
-@contextmanager
+@contextlib.contextmanager
 def loop_running() -> Iterator[Callable[[Any], Any]]:
     """A function that runs coroutines to their end in one event loop, with a bound."""
     with asyncio.Runner() as runner:

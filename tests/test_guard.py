@@ -319,6 +319,30 @@ def test_child_forked_in_a_coroutine_may_leave_through_its_loop(driver: str, ser
     assert os.waitstatus_to_exitcode(report[0][1]) == 7
 
 
+@HOW
+@pytest.mark.parametrize("driver", ASYNC)
+def test_fork_in_a_thread_of_a_running_loop(driver: str, server: str, how: str) -> None:
+    """As `run_in_executor` does: the child has a loop of its own, and the parent's goes on meanwhile."""
+    engine = guard(engine_for(driver, server))
+
+    async def session() -> Any:
+        async with engine.connect() as connection:
+            return await connection.run_sync(backend)
+
+    async def parent() -> None:
+        mine = await session()
+        async with engine.connect() as held:
+            assert await held.run_sync(backend) == mine
+            theirs = await asyncio.to_thread(forked, lambda: asyncio.run(session()), "exit", how)
+            assert theirs != mine
+            assert await held.run_sync(backend) == mine
+        assert await session() == mine
+        await engine.dispose()
+
+    with loop_running() as run:
+        run(parent())
+
+
 # What was there before the guard
 
 

@@ -24,13 +24,13 @@ import pytest
 import sqlalchemy as sa
 from guardkit import BOUND, Child, backend, engine_for, forked, loop_running
 from sqlalchemy import pool as pools
-from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session, async_sessionmaker
+from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import scoped_session, sessionmaker
 
 from poolfork import GuardError, GuardWarning, InheritedConnectionError, guard
 from poolfork.actors import connect_args
 from poolfork.drivers import DRIVERS, address
-from poolfork.servers import Server, postgres
+from poolfork.servers import Server, ServerError, mariadb, postgres
 
 pytestmark = pytest.mark.usefixtures("garbage_free")
 HOW = pytest.mark.parametrize("how", ["python", "c"])
@@ -69,16 +69,64 @@ def keeps_its_session(engine: sa.Engine, how: str = "python", leave: str = "exit
 # Transports and addresses
 
 
+@pytest.fixture(scope="module")
+def mysql() -> Iterator[Server]:
+    try:
+        with mariadb() as running:
+            yield running
+    except ServerError as error:
+        pytest.skip(str(error))
+
+
+def over_tls(request: pytest.FixtureRequest, driver: str) -> tuple[str, dict[str, Any]]:
+    """The URL and connect_args for an encrypted connection to that driver's server."""
+    kind = {"postgresql": "server", "mysql": "mysql"}[DRIVERS[driver].server]
+    there: Server = request.getfixturevalue(kind)
+    if not there.tls:
+        pytest.skip(str(there.no_tls))
+    if reason := DRIVERS[driver].missing():
+        pytest.skip(reason)
+    url, arguments = address(DRIVERS[driver], there.tls, str(there.ca))
+    return url, connect_args(DRIVERS[driver], arguments)
+
+
+def is_encrypted(connection: Any) -> bool:
+    """What the server says of it; the PostgreSQL that stands behind a front only the front can encrypt."""
+    if connection.dialect.name == "postgresql":
+        return True
+    return bool(connection.exec_driver_sql("SHOW STATUS LIKE 'Ssl_cipher'").one()[1])
+
+
+SERVERS = [name for name, driver in DRIVERS.items() if driver.server != "sqlite"]
+
+
 @HOW
-@pytest.mark.parametrize("driver", ["psycopg2", "psycopg", "pg8000"])
-def test_over_tls(server: Server, driver: str, how: str) -> None:
+@pytest.mark.parametrize("driver", [name for name in SERVERS if not DRIVERS[name].is_async])
+def test_over_tls(request: pytest.FixtureRequest, driver: str, how: str) -> None:
     """Both copies of the encryption's state go their own way, and only the parent's is used."""
-    if not server.tls:
-        pytest.skip(str(server.no_tls))
-    url, arguments = address(DRIVERS[driver], server.tls, str(server.ca))
-    keeps_its_session(
-        guard(sa.create_engine(url, connect_args=connect_args(DRIVERS[driver], arguments))), how
-    )
+    url, arguments = over_tls(request, driver)
+    engine = guard(sa.create_engine(url, connect_args=arguments))
+    with engine.connect() as connection:
+        assert is_encrypted(connection)
+    keeps_its_session(engine, how)
+
+
+@pytest.mark.parametrize("driver", [name for name in SERVERS if DRIVERS[name].is_async])
+def test_over_tls_in_an_event_loop(request: pytest.FixtureRequest, driver: str) -> None:
+    """The same for the async drivers, whose parent goes on in its loop."""
+    url, arguments = over_tls(request, driver)
+    engine = guard(create_async_engine(url, connect_args=arguments))
+
+    async def session() -> Any:
+        async with engine.connect() as connection:
+            assert await connection.run_sync(is_encrypted)
+            return await connection.run_sync(backend)
+
+    with loop_running() as run:
+        mine = run(session())
+        assert forked(lambda: asyncio.run(session()), "exit") != mine
+        assert run(session()) == mine
+        run(engine.dispose())
 
 
 def test_over_ipv6(server: Server) -> None:
