@@ -357,6 +357,17 @@ COLLECTED = [
 # (as pasted, the id among the texts with another cause, where)
 COLLECTED_OTHERS = [
     (
+        "sqlalchemy.exc.PendingRollbackError: This Session's transaction has been rolled back due to a previous "
+        "exception during flush. To begin a new transaction with this Session, first issue Session.rollback().",
+        "follows-an-earlier-error",
+        "https://docs.sqlalchemy.org/en/20/faq/sessions.html",
+    ),
+    (
+        "(sqlite3.OperationalError) database is locked\n[SQL: INSERT INTO jobs (name) VALUES (?)]",
+        "sqlite-busy",
+        "https://www.sqlite.org/rescode.html#busy",
+    ),
+    (
         "ERROR:app:Exception on /views/main_css/js/render_wiki.js [GET]\n"
         "Traceback (most recent call last):\n"
         '  File "C:\\app\\site-packages\\pymysql\\connections.py", line 692, in _read_packet\n'
