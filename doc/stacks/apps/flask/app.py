@@ -28,4 +28,5 @@ with app.app_context():  # the first use, wherever this module is imported: db.c
 
 @app.get("/")
 def answer():
-    return db.session.scalar(db.text("SELECT CAST(:n AS text)"), {"n": flask.request.args["n"]})
+    number = int(flask.request.args["n"])
+    return str(db.session.scalar(db.text("SELECT CAST(:n AS integer)"), {"n": number}))

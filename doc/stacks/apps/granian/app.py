@@ -24,11 +24,11 @@ with engine.connect() as connection:  # the first use, wherever this module is i
 
 def ask(number):
     with engine.connect() as connection:
-        return connection.scalar(sa.text("SELECT CAST(:n AS text)"), {"n": number})
+        return connection.scalar(sa.text("SELECT CAST(:n AS integer)"), {"n": number})
 
 
 async def app(scope, receive, send):
     assert scope["type"] == "http"  # no lifespan here; servers take an error for that answer
-    answer = await asyncio.to_thread(ask, scope["query_string"].decode().removeprefix("n="))
+    answer = await asyncio.to_thread(ask, int(scope["query_string"].removeprefix(b"n=")))
     await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/plain")]})
-    await send({"type": "http.response.body", "body": answer.encode()})
+    await send({"type": "http.response.body", "body": str(answer).encode()})

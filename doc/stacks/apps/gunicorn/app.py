@@ -22,8 +22,8 @@ with engine.connect() as connection:  # the first use, wherever this module is i
 
 
 def app(environ, start_response):
-    number = environ["QUERY_STRING"].removeprefix("n=")
+    number = int(environ["QUERY_STRING"].removeprefix("n="))
     with engine.connect() as connection:
-        answer = connection.scalar(sa.text("SELECT CAST(:n AS text)"), {"n": number})
+        answer = connection.scalar(sa.text("SELECT CAST(:n AS integer)"), {"n": number})
     start_response("200 OK", [("Content-Type", "text/plain")])
-    return [answer.encode()]
+    return [str(answer).encode()]

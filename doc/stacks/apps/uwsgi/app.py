@@ -1,5 +1,5 @@
 # /// script
-# dependencies = ["psycopg[binary]", "sqlalchemy>=2.0", "uwsgi"]
+# dependencies = ["psycopg[binary]", "pyuwsgi", "sqlalchemy>=2.0"]
 # ///
 """A WSGI app that uses its pool while it is imported; it answers ``/?n=7`` with 7, as the database says it."""
 
@@ -26,8 +26,8 @@ with engine.connect() as connection:  # the first use, wherever this module is i
 
 
 def application(environ, start_response):
-    number = environ["QUERY_STRING"].removeprefix("n=")
+    number = int(environ["QUERY_STRING"].removeprefix("n="))
     with engine.connect() as connection:
-        answer = connection.scalar(sa.text("SELECT CAST(:n AS text)"), {"n": number})
+        answer = connection.scalar(sa.text("SELECT CAST(:n AS integer)"), {"n": number})
     start_response("200 OK", [("Content-Type", "text/plain")])
-    return [answer.encode()]
+    return [str(answer).encode()]
