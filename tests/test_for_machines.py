@@ -57,6 +57,17 @@ def test_changes_name_what_turned_and_count_what_fails_in_another_way() -> None:
     assert for_machines.changes(new, new) == []
 
 
+def test_changes_count_what_is_left_to_chance() -> None:
+    """A race that comes out otherwise is no news; one that the guard loses is."""
+    race = {"hazard": "locked", "variant": "connect"}
+    old = table(cell("psycopg", "hang", **race), cell("psycopg", "ok", **race, recipe="guard"))
+    new = table(cell("psycopg", "ok", **race), cell("psycopg", "hang", **race, recipe="guard"))
+    assert for_machines.changes(old, new) == [
+        "psycopg: locked (connect) with guard is hang, was ok",
+        "psycopg: 1 cell left to chance, with another outcome than before",
+    ]
+
+
 def test_changes_tell_cells_and_versions_that_come_and_go() -> None:
     """New and vanished cells are counted by driver; other versions are named with the ones before."""
     old = table(

@@ -209,6 +209,16 @@ def _named(table: dict[str, Any]) -> dict[str, str]:
     }
 
 
+def _left_to_chance(name: str) -> bool:
+    """Whether the order of events in a cell is not forced (truth-table.rst says so of these); the guard's must pass."""
+    driver, _, cell = name.partition(": ")
+    return not cell.endswith(" with guard") and (
+        cell.startswith("locked ")
+        or (cell.startswith("cursor ") and driver in ("asyncmy", "aiomysql"))
+        or (cell.startswith("event-loop (wakes)") and driver == "aiosqlite")
+    )
+
+
 def _several(names: Iterable[str], said: str) -> list[str]:
     """One sentence a driver on cells of which only the number matters."""
     count: dict[str, int] = defaultdict(int)
@@ -221,16 +231,20 @@ def changes(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     """What is different between two measurements of the truth table, one sentence each; outcomes first.
 
     A cell is named when it begins or ceases to be ok. How a failing one fails is often a matter of who comes
-    first; those cells are counted.
+    first, and a race comes out now so, now so; those cells are counted.
 
     `old` and `new` are what ``tools/measure.py`` writes: ``cells`` (driver, hazard, variant, recipe,
     outcome) and ``versions``. Empty where every outcome and every version is the same.
     """
     before, after = _named(old), _named(new)
     both = [name for name in after if name in before and after[name] != before[name]]
-    turned = [name for name in both if "ok" in (before[name], after[name])]
+    races = [name for name in both if _left_to_chance(name)]
+    turned = [name for name in both if "ok" in (before[name], after[name]) and name not in races]
     told = [f"{name} is {after[name]}, was {before[name]}" for name in turned]
-    told += _several([name for name in both if name not in turned], "failing in another way than before")
+    told += _several(
+        [name for name in both if name not in turned + races], "failing in another way than before"
+    )
+    told += _several(races, "left to chance, with another outcome than before")
     told += _several([name for name in after if name not in before], "measured for the first time")
     told += _several([name for name in before if name not in after], "not in the table any more")
     was, now = old.get("versions", {}), new.get("versions", {})
