@@ -80,9 +80,9 @@ def demos(pages: list[str]) -> list[str]:
     return [page for page in pages if "/plot_" in page]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def soups(site: pathlib.Path, pages: list[str]) -> dict[str, BeautifulSoup]:
-    """Every page, parsed."""
+    """Every page, parsed: hundreds of megabytes, which go with this module, since later tests fork."""
     return {page: BeautifulSoup((site / page).read_text(), "html.parser") for page in pages}
 
 
@@ -404,6 +404,22 @@ def test_paper_is_white_and_shows_the_page_alone(browser: Browser, address: str,
     assert contrast(numbers[0], [255, 255, 255]) > 7, ink
     assert paper in {"rgba(0, 0, 0, 0)", "rgb(255, 255, 255)"}
     assert shown and not menus and not wide
+
+
+def test_link_into_a_long_page_arrives(browser: Browser, address: str) -> None:
+    """The truth table is laid out as it comes near; who follows a link into it is at the right place all the same."""
+    page = browser.new_page(viewport={"width": 1280, "height": 800})
+    top = "name => Math.round(document.getElementById(name).getBoundingClientRect().top)"
+    for name in "driver-aiosqlite", "probe-file-goodbye", "psycopg2-1":
+        page.goto("about:blank")
+        page.goto(f"{address}truth-table.html#{name}", wait_until="load")
+        page.wait_for_timeout(300)
+        assert 0 <= page.evaluate(top, name) < 800, name
+    page.goto(f"{address}truth-table.html")
+    page.click('table.summary a[href="#probe-locked"]')
+    page.wait_for_timeout(300)
+    assert 0 <= page.evaluate(top, "probe-locked") < 150
+    page.close()
 
 
 def test_internal_links_and_anchors_exist(site: pathlib.Path, soups: dict[str, BeautifulSoup]) -> None:

@@ -25,20 +25,21 @@
     };
     form.addEventListener("input", apply);
     form.addEventListener("submit", (event) => event.preventDefault());
-    apply();
+    const chosen = [...new FormData(form).values()].some(Boolean);  // a browser restores what was chosen
+    if (chosen) apply();
+    else told.textContent = `${document.querySelectorAll(".of-driver td[data-outcome]").length} cells`;
   }
 
-  // A text that was seen is folded away: open its fold when a cell leads there.
+  // What a link leads to may be folded away, and what is above it not laid out yet: then it would move.
   const reveal = () => {
     const target = location.hash && document.getElementById(decodeURIComponent(location.hash.slice(1)));
-    const fold = target && target.closest("details");
-    if (fold) {
-      fold.open = true;
-      target.scrollIntoView({ block: "center" });
-    }
+    if (!target) return;
+    document.documentElement.classList.add("whole");
+    const fold = target.closest("details");
+    if (fold) fold.open = true;
+    target.scrollIntoView({ block: fold ? "center" : "start", behavior: "instant" });
   };
   addEventListener("hashchange", reveal);
-  reveal();
 
   for (const head of document.querySelectorAll("table.truth th[data-sort]")) {
     const button = document.createElement("button");
@@ -56,4 +57,5 @@
       body.append(...(up ? rows : rows.reverse()));
     });
   }
+  reveal();
 })();
