@@ -89,4 +89,7 @@ copybutton_prompt_is_regexp = True
 epub_basename = "poolfork"
 epub_show_urls = "no"
 epub_css_files = ["book.css"]
-epub_exclude_files = ["search.html", ".buildinfo.bak", "_static/favicon.svg"]
+epub_exclude_files = [
+    *("search.html", ".buildinfo.bak", "_static/favicon.svg"),
+    *("truth-table.csv", "truth-table.json"),
+]

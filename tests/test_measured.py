@@ -135,3 +135,8 @@ def test_every_mechanism_of_the_guard_has_a_cell_that_needs_it() -> None:
     """What no measurement needs does not belong into a file that people copy."""
     mechanisms = json.loads((ROOT / "doc" / "measured" / "ablation.json").read_text())["mechanisms"]
     assert [name for name, cells in mechanisms.items() if not cells] == []
+
+
+def test_every_figure_leads_to_how_it_was_measured() -> None:
+    """Each measurement there is has a place on the site that tells how it is made."""
+    assert set(measured.HOW) == set(measure.measurements())

@@ -315,7 +315,7 @@ class Budget(SphinxDirective):
             if found is None:
                 return note("budget")
             told = ", ".join(f"{name} {version}" for name, version in found.data["versions"].items())
-            return [paragraph(f"{found.says} With {told}.")]
+            return [paragraph(f"{found.says} With {told}.", "budget")]
         if part not in PARTS:
             raise self.error(f"no such part of the budget: {part}")
         if found is None:

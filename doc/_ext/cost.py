@@ -153,7 +153,7 @@ class CostTable(SphinxDirective):
             return measured.note("cost") if part == "checkout" else []
         found = measurement.data
         if part == "checkout":
-            said = measured.paragraph(f"{measurement.says} {circumstances(found)}")
+            said = measured.paragraph(f"{measurement.says} {circumstances(found)}", "cost")
             return [said, checkout_picture(found)]
         if part == "recipes":
             return [recipe_table(found)]

@@ -16,7 +16,18 @@ from typing import Any
 
 import measure
 from docutils import nodes
+from sphinx.addnodes import pending_xref
 from sphinx.application import Sphinx
+
+HOW = {
+    "ablation": "measured_ablation",
+    "budget": "measured_budget",
+    "cost": "sphx_glr_gallery_5_cost_plot_checkout_cost.py",
+    "stacks": "measured_stacks",
+    "symptoms": "forced",
+    "table": "measured_table",
+}
+"""The label of the place that tells how a measurement is made."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,14 +65,21 @@ def note(name: str) -> list[nodes.Node]:
     found = load(name)
     if found is None:
         return [nodes.note("", paragraph(f"Not measured yet: make measure ONLY={name}, then make html."))]
-    return [paragraph(found.says)]
+    return [paragraph(found.says, name)]
 
 
-def paragraph(text: str) -> nodes.paragraph:
-    """A sentence on a measurement, with its commands set as such."""
+def paragraph(text: str, name: str = "") -> nodes.paragraph:
+    """A sentence on a measurement, its commands set as such; with the measurement's name, a link to how it is made."""
     parts = re.split(r"(make [a-z]+(?: ONLY=\w+)?)", text)
     inlines = [nodes.literal("", part) if index % 2 else nodes.Text(part) for index, part in enumerate(parts)]
-    return nodes.paragraph("", "", *inlines, classes=["measured"])
+    said = nodes.paragraph("", "", *inlines, classes=["measured"])
+    if name:
+        how = pending_xref(
+            refdomain="std", reftype="ref", reftarget=HOW[name], refexplicit=True, refwarn=True
+        )
+        how += nodes.inline("", "How it is measured", classes=["std", "std-ref"])
+        said += [nodes.Text(" "), how, nodes.Text(".")]
+    return said
 
 
 def note_measured(app: Sphinx, config: Any) -> None:
