@@ -176,7 +176,10 @@ def test_prepared_statements_need_what_the_page_says() -> None:
     for name in ("asyncpg, caches 0, unique names", "asyncpg, caches 0, unique names, NullPool"):
         assert {found[name][case] for case in cases[:2]} == {"ok"} and int(found[name]["left"]) > 0
         assert "does not exist" in found[name]["autocommit"]
-    assert found["pg8000"]["autocommit"] == "unnamed prepared statement does not exist"
+    assert found["pg8000"]["autocommit"] in (  # whether the other worker's statement is in its place by then
+        "unnamed prepared statement does not exist",
+        'bind message supplies 1 parameters, but prepared statement "" requires 0',
+    )
     assert {told[f"session, {case}"] for told in found.values() for case in ("moved", "met")} == {"ok"}
 
 
