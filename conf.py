@@ -22,6 +22,7 @@ extensions = [
     "sphinx_gallery.gen_gallery",
     "measured",  # what the tables show, and of which day
     "truth_table",
+    "hazard_pages",
     "choosing",  # which recipe, and how many connections
     "stack_pages",
     "symptoms",  # the index of error texts and its paste box

@@ -73,6 +73,8 @@ def test_an_output_is_cut_where_its_kind_changes() -> None:
         (told("server", "ReadyForQuery I", "read by the child 2"), ("server", "child 2")),
         (told("child", "engine.dispose()", "ok"), None),
         (told("server", "closes the session"), None),
+        (told("child", "ROLLBACK", "reaches no server"), None),
+        (told("child", "Quit", "on session 1, the parent's"), ("child", "server")),
     ],
 )
 def test_an_arrow_is_drawn_only_where_the_line_says_so(line: str, way: tuple[str, str] | None) -> None:
@@ -91,7 +93,7 @@ def test_lanes_say_the_transcript_as_a_table() -> None:
     steps = [step for step in map(pictures.step, lines) if step]
     lanes = pictures.lanes_of(steps)
     assert lanes == ["parent", "server", "child 1"]
-    table = BeautifulSoup(pictures.lanes_html(steps, lanes, 1), "html.parser")
+    table = BeautifulSoup(pictures.lanes_html(steps, lanes, pictures.caption_of(steps, 1)), "html.parser")
     for drawn in table.select("[aria-hidden]"):
         drawn.extract()
     rows = [[cell.get_text(" ", strip=True) for cell in row.select("th,td")] for row in table.select("tr")]
@@ -108,7 +110,7 @@ def test_lanes_say_the_transcript_as_a_table() -> None:
 def test_lanes_do_not_call_measured_what_was_not_run() -> None:
     """The caption of a demo that was not run says so."""
     steps = [pictures.Step("server", "starts", "not-run", "no server")]
-    assert "not run in this build" in pictures.lanes_html(steps, pictures.lanes_of(steps), 1)
+    assert "not run in this build" in pictures.caption_of(steps, 1)
 
 
 def test_bars_share_one_scale_and_say_every_number() -> None:

@@ -26,6 +26,7 @@ HOW = {
     "stacks": "measured_stacks",
     "symptoms": "forced",
     "table": "measured_table",
+    "timelines": "measured_timelines",
 }
 """The label of the place that tells how a measurement is made."""
 

@@ -27,8 +27,8 @@ _BAR = re.compile(r"([^|]*?) *((?:\| *[a-z-]+ \d+ *)+)$")
 _RATIO = re.compile(r"([^|]*?) *\| *(\d+\.\d+) times *\| *(\d+\.\d+) to (\d+\.\d+)$")
 _OUTCOME = re.compile(rf"({'|'.join(OUTCOMES)})(?![\w-])[:,]? *(.*)$")
 _SAYS = re.compile(  # SQL, or a message of PostgreSQL's protocol as libpq's trace names it
-    r"(BEGIN|COMMIT|COPY|CREATE|DELETE|DROP|EXECUTE|FETCH|INSERT|LISTEN|LOCK|NOTIFY|PREPARE|ROLLBACK"
-    r"|SAVEPOINT|SELECT|SET|SHOW|UPDATE|Bind|Close|Describe|Execute|Flush|Parse|Query|Sync|Terminate)\b"
+    r"(BEGIN|CLOSE|COMMIT|COPY|CREATE|DECLARE|DELETE|DROP|EXECUTE|FETCH|INSERT|LISTEN|LOCK|NOTIFY|PREPARE|ROLLBACK"
+    r"|SAVEPOINT|SELECT|SET|SHOW|UPDATE|WITH|Bind|Close|CopyDone|CopyFail|Describe|Execute|Flush|Parse|Query|Quit|Sync|Terminate)\b"
 )
 _READ = re.compile(r"read by (?:the )?(parent|child(?: \d+)?)\b")
 
@@ -46,6 +46,8 @@ class Step:
     def way(self) -> tuple[str, str] | None:
         """From whom to whom something went on a wire, where the line itself says so."""
         if self.who != "server":
+            if self.sees == "reaches no server":
+                return None
             return (self.who, "server") if _SAYS.match(self.does) else None
         return ("server", read[1]) if (read := _READ.match(self.sees)) else None
 
@@ -131,8 +133,8 @@ def rails(step: Step, lanes: Sequence[str]) -> str:
     return f'<span class="rails" aria-hidden="true">{drawn}<i class="mark {mark}" style="--at:{lanes.index(step.who)}"></i></span>'
 
 
-def lanes_html(steps: Sequence[Step], lanes: Sequence[str], first: int) -> str:
-    """Steps as a table that is drawn as lanes; `first` is the number of the first step on its page."""
+def caption_of(steps: Sequence[Step], first: int) -> str:
+    """Which steps of its page a part of a transcript shows; `first` is the number of the first of them."""
     last = first + len(steps) - 1
     caption = f"Step {first}" if first == last else f"Steps {first} and {last}"
     if last - first > 1:
@@ -141,6 +143,11 @@ def lanes_html(steps: Sequence[Step], lanes: Sequence[str], first: int) -> str:
         ran = all(step.outcome != "not-run" for step in steps)
         caption += f", {'as measured' if ran else 'not run'} in this build. Time runs down"
         caption += "; an arrow is something said on a wire." if any(s.way for s in steps) else "."
+    return caption
+
+
+def lanes_html(steps: Sequence[Step], lanes: Sequence[str], caption: str) -> str:
+    """Steps as a table that is drawn as lanes, under a caption in HTML."""
     heads = "".join(f'<i style="--at:{i}">{lane}</i>' for i, lane in enumerate(lanes))
     rows = "".join(
         f'<tr role="row"><th role="rowheader" scope="row">{rails(step, lanes)}{step.who}</th>'
@@ -270,7 +277,7 @@ def draw(app: Sphinx, doctree: nodes.document) -> None:
             part += nodes.Text(run)
             if kind is Step:
                 steps = [s for s in map(step, run.splitlines()) if s]
-                drawn.append(Picture("", part, html=lanes_html(steps, lanes, number)))
+                drawn.append(Picture("", part, html=lanes_html(steps, lanes, caption_of(steps, number))))
                 number += len(steps)
             elif kind is Bar:
                 counts = [b for b in map(bar, run.splitlines()) if b]

@@ -287,7 +287,10 @@ class Probes(SphinxDirective):
             self.env.note_dependency(str(ROOT / (hazard.source[0].replace(".", "/") + ".py")))
             section = nodes.section(ids=[f"probe-{hazard.name}"], names=[f"probe-{hazard.name}"])
             section += nodes.title("", hazard.name)
-            section += nodes.paragraph("", f"Passes when {hazard.passes_when}.".replace("..", "."))
+            said = nodes.paragraph("", f"Passes when {hazard.passes_when}. ".replace("..", "."))
+            shown = f"hazards.html#hazard-{hazard.name}"
+            said += [nodes.reference("", "As a time line", refuri=shown, internal=True), nodes.Text(".")]
+            section += said
             code = hazard.listing
             block = nodes.literal_block(code, code, language="python")
             section += nodes.container("", block, classes=["probe"])
