@@ -519,6 +519,7 @@ def test_machines_find_every_page(
         )
         assert meta["description"] not in said, f"{name} is described as {said.get(meta['description'])} is"
         said[meta["description"]] = name
+        assert meta["og:url"] == canonical[name]
         picture = (site / meta["og:image"].removeprefix(base)).read_bytes()
         assert picture[:8] == b"\x89PNG\r\n\x1a\n"
         assert [int.from_bytes(picture[i : i + 4], "big") for i in (16, 20)] == [1200, 630]

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import pathlib
+import re
 import sys
 from typing import Any
 from xml.etree import ElementTree
 
 import pytest
+from bs4 import BeautifulSoup
 
 ROOT = pathlib.Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT / "doc" / "_ext")]
@@ -122,11 +124,14 @@ def build(folder: pathlib.Path, moved: dict[str, str], builder: str = "html") ->
 
     source = folder / "source"
     (source / "new").mkdir(parents=True, exist_ok=True)
-    (source / "conf.py").write_text(CONF.format(extensions=str(ROOT / "doc" / "_ext"), moved=moved))
-    (source / "index.rst").write_text("Home\n====\n\nWhat the site is for.\n\n.. toctree::\n\n   new/page\n")
-    (source / "new" / "page.rst").write_text(
-        ".. _here:\n\nA page & more\n=============\n\nSee :ref:`here`: it is here.\n"
-    )
+    files = {
+        "conf.py": CONF.format(extensions=str(ROOT / "doc" / "_ext"), moved=moved),
+        "index.rst": "Home\n====\n\nWhat the site is for.\n\n.. toctree::\n\n   new/page\n",
+        "new/page.rst": ".. index:: sharing\n\n.. _here:\n\nA page & more\n=============\n\nSee :ref:`here`: it is here.\n",
+    }
+    for name, text in files.items():
+        if not (source / name).exists() or (source / name).read_text() != text:
+            (source / name).write_text(text)
     with docutils_namespace():
         app = Sphinx(
             source, source, folder / builder, folder / "doctrees", builder, status=None, warningiserror=True
@@ -164,6 +169,26 @@ def test_an_incremental_build_keeps_every_page_in_its_lists(tmp_path: pathlib.Pa
         "# A site", "", "> What the site is for.", "", "## Pages", "",
         "- [A page & more](https://example.org/docs/new/page.html): See A page & more: it is here.",
     ]  # fmt: skip
+
+
+def test_an_incremental_build_keeps_every_page_in_the_searchs_index(tmp_path: pathlib.Path) -> None:
+    """Built again after another page changed, the search still finds a page by its index entries, once each."""
+    first = (build(tmp_path, {}) / "searchindex.js").read_text()
+    page = tmp_path / "source" / "index.rst"
+    page.write_text(page.read_text() + "\nMore.\n")
+    again = (build(tmp_path, {}) / "searchindex.js").read_text()
+    entries = re.search(r'"indexentries":\{(.*?)\}', first)
+    assert entries and '"sharing":[[1,' in entries[0]
+    assert entries[0] in again
+
+
+def test_a_lost_reader_is_led_home(tmp_path: pathlib.Path) -> None:
+    """A server shows the page for a wrong address at any depth, so its links are whole addresses."""
+    soup = BeautifulSoup((build(tmp_path, {}) / "404.html").read_text(), "html.parser")
+    links = [link["href"] for link in soup.select("a[href]")]
+    assert "https://example.org/docs/index.html" in links
+    assert all(link.startswith("https://example.org/docs/") for link in links)
+    assert soup.select_one("meta[name=robots][content=noindex]")
 
 
 def test_the_feed_is_atom(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:

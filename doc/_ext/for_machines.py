@@ -1,4 +1,4 @@
-"""What programs read: descriptions, previews for links, sitemap, llms.txt, a feed, and pages that moved.
+"""What programs read: descriptions, previews for links, sitemap, llms.txt, a feed, the search's index, lost pages.
 
 Every absolute address comes from one setting, ``html_baseurl``. The sitemap and the index for language
 models list all pages that there are, also those that an incremental build did not write anew.
@@ -22,6 +22,7 @@ from bs4 import BeautifulSoup
 from docutils import nodes
 from sphinx import addnodes
 from sphinx.application import Sphinx
+from sphinx.search import js_index
 
 FEED = "truth-table.atom"
 FEED_TITLE = "The truth table of connection pools across fork(): what changed"
@@ -39,6 +40,16 @@ MOVED = """<!doctype html>
 <link rel="canonical" href="{canonical}"><meta http-equiv="refresh" content="0; url={target}">
 <script>location.replace("{target}" + location.hash)</script>
 <p>This page is now <a href="{target}">{target}</a>.</p></html>
+"""
+
+NOT_FOUND = """<!doctype html>
+<html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
+<meta name="robots" content="noindex"><meta name="color-scheme" content="light dark"><title>No such page: {project}</title>
+<style>body {{ font: 1.1rem/1.6 system-ui, sans-serif; max-width: 40rem; margin: 10vh auto; padding: 0 1rem }}</style>
+<main><h1>There is no page at this address</h1>
+<p>It may have been renamed. The site's <a href="{base}index.html">first page</a> leads to every other one;
+<a href="{base}symptoms.html">the error texts</a> and <a href="{base}search.html">the search</a> find a place by its words.</p>
+</main></html>
 """
 
 
@@ -123,9 +134,9 @@ def head(
         "og:description": told,
         "og:type": "website" if pagename == "index" else "article",
         "og:site_name": app.config.project,
-        "og:url": address(app, pagename) if pagename in app.env.found_docs else "",
     }
-    if doctree is not None:
+    if doctree is not None or pagename in OF_NO_DOCUMENT:
+        facts["og:url"] = address(app, pagename)
         source = pathlib.Path(app.srcdir, f"{pagename}.rst")
         printed = source.read_text() if pagename.startswith("gallery/") and source.exists() else ""
         picture = pathlib.Path(app.outdir, "_images", "preview", f"{pagename.replace('/', '-')}.png")
@@ -194,6 +205,28 @@ def llms(app: Sphinx) -> str:
             title = app.env.titles[docname].astext()
             lines.append(f"- [{title}]({address(app, docname)}): {about(app, docname)}".removesuffix(": "))
     return "\n".join(lines) + "\n"
+
+
+# -- the search ------------------------------------------------------------------------------
+
+
+def keep_index_entries(app: Sphinx) -> list[Any]:
+    """Give the search's index the entries (labels, names of the API) of the pages that were not written anew.
+
+    Sphinx 9.0 keeps them with an environment that it has saved before they are there, so a build that writes
+    some pages loses those of all others; the index that is replaced has them yet.
+    """
+    entries = getattr(getattr(app.builder, "indexer", None), "_index_entries", None)
+    file = pathlib.Path(app.outdir, "searchindex.js")
+    if entries is None or not file.exists():
+        return []
+    before, kept = js_index.loads(file.read_text()), defaultdict(list)
+    for entry, places in before.get("indexentries", {}).items():
+        for number, anchor, main in places:
+            kept[before["docnames"][number]].append((entry, anchor, "main" if main else ""))
+    for docname in kept.keys() & app.env.all_docs.keys():
+        entries.setdefault(docname, kept[docname])
+    return []
 
 
 # -- the truth table's changes ---------------------------------------------------------
@@ -337,6 +370,9 @@ def write(app: Sphinx, exception: Exception | None) -> None:
     )
     (out / "llms.txt").write_text(llms(app))
     (out / FEED).write_bytes(feed(app))
+    (out / "404.html").write_text(
+        NOT_FOUND.format(project=escape(app.config.project), base=app.config.html_baseurl)
+    )
     for file, page in moved(app):
         (out / file).parent.mkdir(parents=True, exist_ok=True)
         (out / file).write_text(page)
@@ -347,5 +383,6 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.add_config_value("poolfork_moved", {}, "html", types={dict})
     app.connect("doctree-read", note_description, priority=400)
     app.connect("html-page-context", head, priority=800)
+    app.connect("html-collect-pages", keep_index_entries)
     app.connect("build-finished", write)
     return {"parallel_read_safe": True, "parallel_write_safe": True, "version": "1"}
