@@ -27,6 +27,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import gc
+import inspect
 import mmap
 import os
 import select
@@ -44,7 +45,7 @@ from typing import Any, Literal, TypeVar
 from sqlalchemy.engine import Connection
 from sqlalchemy.engine.cursor import BufferedRowCursorFetchStrategy
 from sqlalchemy.exc import ResourceClosedError, SQLAlchemyError
-from sqlalchemy.pool import AssertionPool, NullPool, Pool, QueuePool, SingletonThreadPool
+from sqlalchemy.pool import AssertionPool, NullPool, Pool, QueuePool, SingletonThreadPool, base
 from sqlalchemy.pool.base import _ConnectionFairy, _ConnectionRecord
 
 __all__ = ["MECHANISMS", "GuardError", "GuardWarning", "InheritedConnectionError", "guard", "unguard"]
@@ -320,10 +321,10 @@ _ONE_HOLDER = (QueuePool, NullPool, SingletonThreadPool, AssertionPool)
 
 def _hook_pool(kind: Any) -> None:
     """Hook the methods of a pool's class, once."""
-    for base in kind.__mro__:
+    for owner in kind.__mro__:
         for name, make in _POOL_HOOKS.items():
-            if name in vars(base) and not hasattr(vars(base)[name], "_poolfork"):
-                _replace_method(base, name, make(vars(base)[name]))
+            if name in vars(owner) and not hasattr(vars(owner)[name], "_poolfork"):
+                _replace_method(owner, name, make(vars(owner)[name]))
     if not issubclass(kind, _ONE_HOLDER) and not hasattr(vars(kind).get("connect"), "_poolfork_noting"):
         _replace_method(kind, "connect", _connect_and_note(kind.connect))
 
@@ -429,6 +430,8 @@ def _take_over(pool: Any, state: _State) -> None:
         of = fairy._connection_record if isinstance(fairy, _ConnectionFairy) else None
         if of is not None and (track := vars(of).get("_poolfork")) and track.state is state:
             _note(track.fairies, fairy)
+            with contextlib.suppress(AttributeError):  # SQLAlchemy 2.0 has none
+                _refinalize(fairy)
 
 
 def _guarded_engines() -> list[Any]:
@@ -444,7 +447,7 @@ def _guarded_engines() -> list[Any]:
 
 def _hook_connections() -> None:
     """Hook what a checkout hands out: `Connection` and `Session` speak to the driver through it."""
-    reset, detach = _ConnectionFairy._reset, _ConnectionFairy.detach
+    detach = _ConnectionFairy.detach
     connect = _ConnectionRecord._ConnectionRecord__connect  # type: ignore[attr-defined]
 
     def fairy_cursor(self: Any, *args: Any, **kwargs: Any) -> Any:
@@ -466,14 +469,6 @@ def _hook_connections() -> None:
             return getattr(self, key)
         return getattr(self.dbapi_connection, key)
 
-    def fairy_reset(
-        self: Any, pool: Any, transaction_was_reset: bool, terminate_only: bool, asyncio_safe: bool
-    ) -> None:
-        if _canary[0]:
-            reset(self, pool, transaction_was_reset, terminate_only, asyncio_safe)
-        elif _settle_for(self):
-            self._reset(pool, transaction_was_reset, terminate_only, asyncio_safe)
-
     def fairy_detach(self: Any) -> None:
         record = self._connection_record
         track = None if record is None else vars(record).pop("_poolfork", None)
@@ -493,7 +488,7 @@ def _hook_connections() -> None:
 
     _replace_method(_ConnectionFairy, "cursor", fairy_cursor)
     _replace_method(_ConnectionFairy, "__getattr__", fairy_getattr)
-    _replace_method(_ConnectionFairy, "_reset", fairy_reset)
+    _replace_method(_ConnectionFairy, "_checkin", _checkin(_ConnectionFairy._checkin))
     _replace_method(_ConnectionFairy, "detach", fairy_detach)
     _replace_method(_ConnectionRecord, "_ConnectionRecord__connect", record_connect)
 
@@ -513,6 +508,52 @@ def _hook_connections() -> None:
             close_cursor(self, cursor)
 
     _replace_method(Connection, "_safe_close_cursor", safe_close_cursor)
+
+
+def _checkin(original: Any) -> Any:
+    """Hook the end of a checkout: given back by its holder (this), or by the collector (`_collected`)."""
+    finalize = base._finalize_fairy
+
+    def checkin(self: Any, transaction_was_reset: bool = False) -> None:
+        if _canary[0]:
+            original(self, transaction_was_reset)
+        elif _settle_for(self):
+            self._checkin(transaction_was_reset)
+
+    def checkin_at_once(self: Any, transaction_was_reset: bool = False) -> None:
+        if _canary[0]:
+            finalize(
+                self.dbapi_connection,
+                self._connection_record,
+                self._pool,
+                self._echo,
+                transaction_was_reset=transaction_was_reset,
+                fairy=self,
+            )
+        elif _settle_for(self):
+            self._checkin(transaction_was_reset)
+
+    def collected(*args: Any, **kwargs: Any) -> None:
+        if _canary[0] or _settle():
+            finalize(*args, **kwargs)
+
+    collected._poolfork = finalize  # type: ignore[attr-defined]
+    base._finalize_fairy = collected
+    # SQLAlchemy 2.1's _checkin() is this one call: here it costs no frame of its own either
+    single = "_finalize_fairy", "dbapi_connection", "_connection_record", "_pool", "_echo"
+    named = inspect.signature(finalize).parameters
+    if original.__code__.co_names == single and list(named)[3] == "echo":
+        return checkin_at_once
+    return checkin
+
+
+def _refinalize(fairy: Any) -> None:
+    """What was checked out before there was a guard is to be given back through the hook as well."""
+    finalizer = object.__getattribute__(fairy, "_finalizer")
+    found = finalizer.peek()
+    if found is not None and found[1] is getattr(base._finalize_fairy, "_poolfork", None):
+        finalizer.detach()
+        fairy._finalizer = weakref.finalize(fairy, base._finalize_fairy, *found[2], **found[3])
 
 
 def _settled(original: Any) -> Any:

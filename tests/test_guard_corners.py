@@ -328,13 +328,52 @@ def test_async_engine_under_uvloop(server: Server) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def run_script(code: str, url: str) -> subprocess.CompletedProcess[str]:
-    """Run a program with the tests' folder on its path, and a URL as its argument."""
-    command = [sys.executable, "-c", code, url]
+def run_script(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run a program with the tests' folder on its path, and a URL as its (first) argument."""
+    command = [sys.executable, "-c", code, *arguments]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     return subprocess.run(
         command, capture_output=True, text=True, timeout=4 * BOUND, check=False, env=environment
     )
+
+
+HELD_BEFORE = """
+import gc, sys, sqlalchemy as sa
+from guardkit import backend, forked
+from poolfork import guard
+
+engine = sa.create_engine(sys.argv[1], pool_reset_on_return=None)
+
+@sa.event.listens_for(engine, "reset")
+def reset(dbapi, record, state):
+    if dbapi is not None:
+        dbapi.cursor().execute("ROLLBACK")
+
+held = engine.connect()
+held.execute(sa.text("CREATE TEMPORARY TABLE kept (a int) ON COMMIT DROP"))
+mine = backend(held)
+guard(engine)  # the first in this process
+
+def child():
+    global held
+    if sys.argv[2] == "close":
+        held.close()
+    held = None
+    gc.collect()
+    with engine.connect() as connection:
+        return backend(connection)
+
+assert forked(child, "exit", "c") != mine
+held.execute(sa.text("INSERT INTO kept VALUES (1)"))
+print(backend(held) == mine)
+"""
+
+
+@pytest.mark.parametrize("first", ["close", "drop"])
+def test_what_was_held_before_the_guard_is_given_back_through_it(server: Server, first: str) -> None:
+    """A checkout that is older than the guard; C forks, and the child's first act is to give it back."""
+    done = run_script(HELD_BEFORE, server.url.replace("postgresql:", "postgresql+psycopg2:"), first)
+    assert (done.returncode, done.stdout) == (0, "True\n"), done.stderr
 
 
 GREENLETS = """

@@ -624,6 +624,7 @@ def prepared_statements(url: str) -> dict[str, dict[str, str]]:
 
 
 STATEMENT = "SELECT CAST(:n AS INTEGER)"
+ROUNDS = 12
 
 
 def _moved(front: str, url: str, engine: dict[str, Any]) -> str:
@@ -651,12 +652,12 @@ def _left(front: str, url: str, engine: dict[str, Any]) -> str:
 
 
 def _autocommit(front: str, url: str, engine: dict[str, Any], crew_size: int = 4, times: int = 200) -> str:
-    """``ok``, or the first error of four workers in AUTOCOMMIT on two sessions, in up to three rounds.
+    """``ok``, or the first error of four workers in AUTOCOMMIT on two sessions, in up to `ROUNDS` rounds.
 
     The error needs another client between two messages of one execution: a race, so it is repeated.
     """
     with workers(crew_size, url, **engine, isolation_level="AUTOCOMMIT") as crew:
-        for _ in range(3):
+        for _ in range(ROUNDS):
             for worker in crew:
                 worker.pipe.send(("run", (STATEMENT, times)))
             answers = [worker.pipe.recv() if worker.pipe.poll(60) else "no answer" for worker in crew]
