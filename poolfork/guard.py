@@ -510,6 +510,9 @@ def _hook_connections() -> None:
     _replace_method(Connection, "_safe_close_cursor", safe_close_cursor)
 
 
+_GIVES_BACK = "_finalize_fairy", "dbapi_connection", "_connection_record", "_pool", "_echo"
+
+
 def _checkin(original: Any) -> Any:
     """Hook the end of a checkout: given back by its holder (this), or by the collector (`_collected`)."""
     finalize = base._finalize_fairy
@@ -520,6 +523,7 @@ def _checkin(original: Any) -> Any:
         elif _settle_for(self):
             self._checkin(transaction_was_reset)
 
+    # _checkin() is a single call, which costs no frame of its own when it is made here
     def checkin_at_once(self: Any, transaction_was_reset: bool = False) -> None:
         if _canary[0]:
             finalize(
@@ -533,17 +537,29 @@ def _checkin(original: Any) -> Any:
         elif _settle_for(self):
             self._checkin(transaction_was_reset)
 
+    def checkin_at_once_in_2_0(self: Any, transaction_was_reset: bool = False) -> None:
+        if _canary[0]:
+            finalize(  # type: ignore[misc]
+                self.dbapi_connection,
+                self._connection_record,
+                self._pool,
+                None,  # the dead reference, when it is the collector that gives back
+                self._echo,
+                transaction_was_reset=transaction_was_reset,
+                fairy=self,
+            )
+        elif _settle_for(self):
+            self._checkin(transaction_was_reset)
+
     def collected(*args: Any, **kwargs: Any) -> None:
         if _canary[0] or _settle():
             finalize(*args, **kwargs)
 
     collected._poolfork = finalize  # type: ignore[attr-defined]
     base._finalize_fairy = collected
-    # SQLAlchemy 2.1's _checkin() is this one call: here it costs no frame of its own either
-    single = "_finalize_fairy", "dbapi_connection", "_connection_record", "_pool", "_echo"
-    named = inspect.signature(finalize).parameters
-    if original.__code__.co_names == single and list(named)[3] == "echo":
-        return checkin_at_once
+    takes = inspect.signature(finalize).parameters
+    if original.__code__.co_names == _GIVES_BACK and "echo" in takes:
+        return checkin_at_once_in_2_0 if "ref" in takes else checkin_at_once
     return checkin
 
 
