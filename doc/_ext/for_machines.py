@@ -248,7 +248,7 @@ def _left_to_chance(name: str) -> bool:
     return not cell.endswith(" with guard") and (
         cell.startswith("locked ")
         or (cell.startswith("cursor ") and driver in ("asyncmy", "aiomysql"))
-        or (cell.startswith("event-loop (wakes)") and driver == "aiosqlite")
+        or (cell.startswith(("event-loop (wakes)", "event-loop (collected)")) and driver == "aiosqlite")
     )
 
 
