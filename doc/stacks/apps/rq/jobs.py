@@ -54,7 +54,11 @@ if __name__ == "__main__":
     counts = collections.Counter({"right": 0, "wrong-row": 0, "error": 0, "hang": 0})
     queue = Queue("questions", connection=redis)
     command = [*(sys.argv[1:] or ["rq", "worker"]), "questions"]
-    worker = subprocess.Popen(command, env=os.environ | {"RQ_REDIS_URL": url})
+    worker = subprocess.Popen(
+        command,
+        env=os.environ | {"RQ_REDIS_URL": url},
+        process_group=0,  # of its own: a worker that is told to kill a horse that has just ended may kill its group
+    )
     try:
         queue.enqueue("jobs.up").latest_result(timeout=30)
         pending = [queue.enqueue("jobs.ask_thirty", first, job_timeout=8) for first in range(0, 240, 30)]
