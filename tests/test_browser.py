@@ -533,3 +533,4 @@ def test_inventory_offers_our_labels(site: pathlib.Path) -> None:
     inventory = zlib.decompress((site / "objects.inv").read_bytes().split(b"\n", 4)[4]).decode()
     labels = {line.split(" ")[0] for line in inventory.splitlines() if " std:label " in line}
     assert {"pooling_multiprocessing", "pooling_fix_dispose", "truth_table", "probes", "learn"} <= labels
+    assert {"probe-crossed", "hazard-crossed"} <= labels

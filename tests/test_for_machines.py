@@ -212,3 +212,10 @@ def test_a_page_of_the_book_is_xml() -> None:
     page = "<ul><li class=none hidden>a &amp; b<br>c</ul><form><input disabled></form>"
     assert ElementTree.fromstring(f"<div>{for_machines.for_book(page)}</div>").findtext("ul/li") == "a & b"
     assert "form" not in for_machines.for_book(page)
+
+
+def test_a_link_in_the_book_leads_into_the_book() -> None:
+    """Its pages end in .xhtml; other sites' do not."""
+    page = '<a href="../truth-table.html#probe-tls">a</a><a href="https://x.org/a.html">b</a><a href="#c.html">c</a>'
+    links = [a["href"] for a in BeautifulSoup(for_machines.for_book(page), "html.parser").select("a")]
+    assert links == ["../truth-table.xhtml#probe-tls", "https://x.org/a.html", "#c.html"]

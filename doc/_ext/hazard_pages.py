@@ -7,9 +7,8 @@ from html import escape
 from typing import Any
 
 from docutils import nodes
-from measured import load, note
+from measured import labelled, link_to, load, note
 from pictures import Step, badge, lanes_html, lanes_of, step
-from sphinx import addnodes
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 from throwaway import ROOT
@@ -82,23 +81,11 @@ def links(hazard: str) -> nodes.paragraph:
     """Where to read on: the demos, the drivers, the probe."""
     said = nodes.paragraph("", "", classes=["measured"])
     for number, demo in enumerate(DEMOS.get(hazard, ())):
-        label = f"sphx_glr_gallery_{demo.replace('/', '_')}.py"
-        link = addnodes.pending_xref(
-            refdomain="std", reftype="ref", reftarget=label, refexplicit=False, refwarn=True
-        )
-        link += nodes.inline("", demo)
+        link = link_to(f"sphx_glr_gallery_{demo.replace('/', '_')}.py")
         said += [nodes.Text("; " if number else "Executed and explained: "), link]
     if hazard in DEMOS:
         said += nodes.Text(". ")
-    said += [
-        nodes.reference(
-            "",
-            "Recipe by recipe, and the probe's source",
-            refuri=f"truth-table.html#probe-{hazard}",
-            internal=True,
-        ),
-        nodes.Text("."),
-    ]
+    said += [link_to(f"probe-{hazard}", "Recipe by recipe, and the probe's source"), nodes.Text(".")]
     return said
 
 
@@ -114,8 +101,7 @@ class Hazards(SphinxDirective):
         parts: list[nodes.Node] = note("timelines")
         for hazard in all_hazards().values():
             self.env.note_dependency(str(ROOT / (hazard.source[0].replace(".", "/") + ".py")))
-            section = nodes.section(ids=[f"hazard-{hazard.name}"], names=[f"hazard-{hazard.name}"])
-            section += nodes.title("", f"{hazard.name}: {CLAIMS[hazard.name]}")
+            section = labelled(self.env, f"hazard-{hazard.name}", f"{hazard.name}: {CLAIMS[hazard.name]}")
             section += self.parse_text_to_nodes(inspect.cleandoc(hazard.probe.__doc__ or ""))
             section += nodes.paragraph("", f"Passes when {hazard.passes_when}.".replace("..", "."))
             for number, take in enumerate(takes.get(hazard.name, ())):

@@ -18,6 +18,7 @@ import measure
 from docutils import nodes
 from sphinx.addnodes import pending_xref
 from sphinx.application import Sphinx
+from sphinx.environment import BuildEnvironment
 
 HOW = {
     "ablation": "measured_ablation",
@@ -75,12 +76,23 @@ def paragraph(text: str, name: str = "") -> nodes.paragraph:
     inlines = [nodes.literal("", part) if index % 2 else nodes.Text(part) for index, part in enumerate(parts)]
     said = nodes.paragraph("", "", *inlines, classes=["measured"])
     if name:
-        how = pending_xref(
-            refdomain="std", reftype="ref", reftarget=HOW[name], refexplicit=True, refwarn=True
-        )
-        how += nodes.inline("", "How it is measured", classes=["std", "std-ref"])
-        said += [nodes.Text(" "), how, nodes.Text(".")]
+        said += [nodes.Text(" "), link_to(HOW[name], "How it is measured"), nodes.Text(".")]
     return said
+
+
+def link_to(label: str, text: str = "") -> pending_xref:
+    """A link to a label, with the title that stands there unless it has a text."""
+    link = pending_xref(refdomain="std", reftype="ref", reftarget=label, refexplicit=bool(text), refwarn=True)
+    link += nodes.inline("", text or label, classes=["std", "std-ref"])
+    return link
+
+
+def labelled(env: BuildEnvironment, label: str, title: str) -> nodes.section:
+    """A section that ``:ref:`` finds by its label, here and (intersphinx) in other projects."""
+    section = nodes.section(ids=[label], names=[label])
+    section += nodes.title("", title)
+    env.domains.standard_domain.note_hyperlink_target(label, env.current_document.docname, label, title)
+    return section
 
 
 def note_measured(app: Sphinx, config: Any) -> None:

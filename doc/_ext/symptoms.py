@@ -145,7 +145,7 @@ class SymptomIndex(SphinxDirective):
         """One symptom as RST."""
         fix = symptoms()["fix"][symptom["fix"]]
         shown = [self.link(demo) for demo in symptom["demo"]]
-        cells = ", ".join(f"`{name} <truth-table.html#probe-{name}>`__" for name in symptom["hazard"])
+        cells = ", ".join(f":ref:`{name} <probe-{name}>`" for name in symptom["hazard"])
         lines = [f".. _{symptom['id']}:", "", symptom["title"], "~" * len(symptom["title"]), ""]
         left = list(seen)
         for text in symptom["texts"]:

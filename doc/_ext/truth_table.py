@@ -14,7 +14,7 @@ from html import escape
 from typing import Any
 
 from docutils import nodes
-from measured import load, note
+from measured import labelled, link_to, load, note
 from pictures import badge
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
@@ -285,11 +285,9 @@ class Probes(SphinxDirective):
         found: list[nodes.Node] = []
         for hazard in all_hazards().values():
             self.env.note_dependency(str(ROOT / (hazard.source[0].replace(".", "/") + ".py")))
-            section = nodes.section(ids=[f"probe-{hazard.name}"], names=[f"probe-{hazard.name}"])
-            section += nodes.title("", hazard.name)
+            section = labelled(self.env, f"probe-{hazard.name}", hazard.name)
             said = nodes.paragraph("", f"Passes when {hazard.passes_when}. ".replace("..", "."))
-            shown = f"hazards.html#hazard-{hazard.name}"
-            said += [nodes.reference("", "As a time line", refuri=shown, internal=True), nodes.Text(".")]
+            said += [link_to(f"hazard-{hazard.name}", "As a time line"), nodes.Text(".")]
             section += said
             code = hazard.listing
             block = nodes.literal_block(code, code, language="python")
