@@ -107,6 +107,27 @@ def test_lanes_say_the_transcript_as_a_table() -> None:
     assert [tag.get_text() for tag in table.select(".outcome")] == ["ok", "hang"]
 
 
+def test_the_drawn_part_of_a_step_is_an_svg_of_its_lanes() -> None:
+    """A line for each lane, an arrow from who speaks to who hears, a dot or an outcome's badge on who acts."""
+    lanes = ["parent", "server", "child 1"]
+
+    def drawn(line: str) -> BeautifulSoup:
+        step = pictures.step(line)
+        assert step
+        return BeautifulSoup(pictures.rails(step, lanes), "html.parser")
+
+    soup = drawn(told("child 1", "ROLLBACK"))
+    assert [line["x1"] for line in soup.select("svg > line")] == ["16.667%", "50%", "83.333%"]
+    arrow = soup.select_one("g line")
+    assert arrow and (arrow["x1"], arrow["x2"]) == ("83.333%", "50%")
+    assert soup.circle and (soup.circle["class"], soup.circle["cx"]) == (["child"], "83.333%")
+    assert not soup.select(".mark")
+    soup = drawn(told("parent", "waits", "hang"))
+    assert not soup.select("g line, circle") and [i["class"] for i in soup.select("i")] == [
+        ["mark", "outcome-hang"]
+    ]
+
+
 def test_lanes_do_not_call_measured_what_was_not_run() -> None:
     """The caption of a demo that was not run says so."""
     steps = [pictures.Step("server", "starts", "not-run", "no server")]

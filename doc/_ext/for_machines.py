@@ -114,8 +114,8 @@ def address(app: Sphinx, docname: str) -> str:
 def for_book(html: str) -> str:
     """A page's HTML as the XML that an EPUB needs, without what needs a browser; its pages end in .xhtml."""
     soup = BeautifulSoup(html, "html.parser")
-    for program in soup.select("form, #symptom-box"):
-        program.decompose()
+    for part in soup.select("form, #symptom-box, .rails > svg"):
+        part.decompose()
     for link in soup.select("a[href]"):
         link["href"] = re.sub(r"^([\w./-]+)\.html(?=#|$)", r"\1.xhtml", str(link["href"]))
     return str(soup)

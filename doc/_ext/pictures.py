@@ -121,16 +121,29 @@ def lanes_of(steps: Iterable[Step]) -> list[str]:
 
 
 def rails(step: Step, lanes: Sequence[str]) -> str:
-    """The drawn part of one step: every lane, the mark on the actor's, the arrow to the other's."""
+    """The drawn part of one step, an SVG as high as the row: every lane, a dot on the actor's, the arrow to the other's.
+
+    Its colours are the theme's, and its text is the row. An outcome is a badge in the dot's place.
+    """
+
+    def at(lane: str) -> str:
+        return f"{100 * (lanes.index(lane) + 0.5) / len(lanes):.5g}%"
+
     drawn = "".join(
-        f'<i class="rail {lane.split()[0]}" style="--at:{i}"></i>' for i, lane in enumerate(lanes)
+        f'<line class="{lane.split()[0]}" x1="{at(lane)}" x2="{at(lane)}" y2="100%"/>' for lane in lanes
     )
+    said = mark = ""
     if step.way and step.way[1] in lanes:
-        start, end = map(lanes.index, step.way)
-        head = "right" if end > start else "left"
-        drawn += f'<i class="arrow {head}" style="--at:{min(start, end)};--over:{abs(end - start)}"></i>'
-    mark = f"outcome-{step.outcome}" if step.outcome else step.who.split()[0]
-    return f'<span class="rails" aria-hidden="true">{drawn}<i class="mark {mark}" style="--at:{lanes.index(step.who)}"></i></span>'
+        start, end = step.way
+        back = "-" if lanes.index(end) > lanes.index(start) else ""
+        tip = f'<svg x="{at(end)}"><path d="M{back}7-5 0 0{back or " "}7 5"/></svg>'
+        said = f'<line x1="{at(start)}" x2="{at(end)}"/>{tip}'
+    if step.outcome:
+        mark = f'<i class="mark outcome-{step.outcome}" style="--at:{lanes.index(step.who)}"></i>'
+    else:
+        said += f'<circle class="{step.who.split()[0]}" cx="{at(step.who)}" r="5.6"/>'
+    svg = f'<svg focusable="false">{drawn}<g>{said}</g></svg>'
+    return f'<span class="rails" aria-hidden="true">{svg}{mark}</span>'
 
 
 def caption_of(steps: Sequence[Step], first: int) -> str:
