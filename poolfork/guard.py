@@ -29,6 +29,7 @@ import contextlib
 import gc
 import inspect
 import mmap
+import operator
 import os
 import select
 import selectors
@@ -671,25 +672,52 @@ def _wait_for_connects(me: int) -> bool:
 
 # SQLite has locks of its own in each process, which a thread holds for an instant while it executes
 # or closes; it does that without the GIL.  Whoever sleeps with the GIL lets all of them come out:
-# they finish their call, and then wait for the GIL until the fork is over.
+# they finish their call, and then wait for the GIL until the fork is over.  On a loaded machine a
+# thread may have to wait for a processor first: on Linux the kernel says whether one still runs.
+# The GIL must not go to one of them once more before the fork, and each asks for it when it has waited
+# for the switch interval as that was when it began to wait: hence the long one, which all have to see.
 
-_drains: list[Callable[[int], Any]] = []  # C's usleep(), called with the GIL, once there is an SQLite engine
+DRAIN = 0.1
+"""Seconds that a fork waits, where there is an engine on SQLite, for threads that are in the middle of C code."""
 
-
+_LONG, _SHORT = 0.5, 0.0005  # switch intervals
+_drains: list[Any] = []  # the C library, called with the GIL, once there is an SQLite engine
 _draining: dict[int, float] = {}  # thread -> the switch interval as it was before any of them
 
 
 def _drain() -> None:
-    me = threading.get_ident()
-    _draining[me] = next(iter(list(_draining.values())), None) or sys.getswitchinterval()
-    sys.setswitchinterval(0.05)  # nobody asks for the GIL before the fork; who has asked gets it now
+    me, c, switch = threading.get_ident(), _drains[0], sys.setswitchinterval
+    usual = _draining[me] = next(iter(list(_draining.values())), None) or sys.getswitchinterval()
+    mine = threading.get_native_id()
+    others = {thread.native_id for thread in threading.enumerate()} - {mine}
+    least = 1000 if os.access(f"/proc/self/task/{mine}", os.F_OK) else 4000
     try:
-        for microseconds in (1000, 4000):
-            _drains[0](microseconds)
+        # As one call, so that the GIL goes to who has waited for it for long after all three, and comes back soon.
+        list(map(operator.call, (switch, c.usleep, switch), (_LONG, int(min(usual, DRAIN) * 1e6), _SHORT)))
+        switch(_LONG)
+        c.usleep(least)  # who began to wait meanwhile has it once
+        end, quiet = time.monotonic() + DRAIN, 0
+        # Twice: one that slept may have been woken by the last to run.
+        while quiet < 2 and time.monotonic() < end:
+            c.usleep(300)
+            quiet = 0 if any(_runs(c, number) for number in others) else quiet + 1
     finally:
         interval = _draining.pop(me)
         if not _draining:
-            sys.setswitchinterval(interval)
+            switch(interval)
+
+
+def _runs(c: Any, number: int | None) -> bool:
+    """Whether a thread runs, waits for a processor or for a disk; asked without giving the GIL away."""
+    import ctypes
+
+    file = c.open(b"/proc/self/task/%d/stat" % (number or 0), os.O_RDONLY | os.O_CLOEXEC)
+    if file < 0:
+        return False  # it has ended, or there is no such file system
+    told = ctypes.create_string_buffer(64)  # number, (name), state, ...
+    c.read(file, told, len(told))
+    c.close(file)
+    return told.raw.rpartition(b") ")[2][:1] in (b"R", b"D")
 
 
 def _tracking(invoke: Callable[[Any], Any], state: _State) -> Callable[[Any], Any]:
@@ -1211,7 +1239,7 @@ def _install(dialect: Any) -> None:
         with contextlib.suppress(ImportError, AttributeError, OSError):
             import ctypes
 
-            _drains.append(ctypes.PyDLL(None).usleep)
+            _drains.append(ctypes.PyDLL(None))
 
 
 def _warn(text: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import hashlib
 import importlib
 import mmap
 import multiprocessing
@@ -16,6 +17,7 @@ import stat
 import subprocess
 import sys
 import threading
+import time
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -516,6 +518,85 @@ def test_switch_interval_survives_forks_of_several_threads(tmp_path: pathlib.Pat
     for thread in threads:
         thread.join(10 * BOUND)
     assert set(answers) == {before} and len(answers) == 20 and sys.getswitchinterval() == before
+
+
+@pytest.fixture
+def engine_on_sqlite(tmp_path: pathlib.Path) -> sa.Engine:
+    """A guarded engine on an SQLite file: forks of this process wait for SQLite's own locks."""
+    return guard(sa.create_engine(f"sqlite:///{tmp_path}/a.db"))
+
+
+@contextlib.contextmanager
+def in_c_code(rounds: int) -> Iterator[tuple[threading.Thread, list[float]]]:
+    """A thread that computes without the GIL, as SQLite does; yields it and, once it is over, what it took."""
+    begun, took = threading.Event(), list[float]()
+
+    def compute() -> None:
+        begun.set()
+        start = time.thread_time()
+        hashlib.pbkdf2_hmac("sha256", b"", b"", rounds)
+        took.append(time.thread_time() - start)
+
+    thread = threading.Thread(target=compute)
+    thread.start()
+    assert begun.wait(BOUND)
+    try:
+        yield thread, took
+    finally:
+        thread.join(BOUND)
+
+
+def rounds_in(seconds: float) -> int:
+    """How many rounds of that computation take so long, at least, on an idle processor."""
+    fastest = float("inf")
+    for _ in range(5):
+        start = time.perf_counter()
+        hashlib.pbkdf2_hmac("sha256", b"", b"", 2000)
+        fastest = min(fastest, time.perf_counter() - start)
+    return int(2000 * seconds / fastest)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells whether a thread runs")
+def test_fork_waits_for_threads_in_c_code(engine_on_sqlite: sa.Engine) -> None:
+    """SQLite's locks are held by such threads, for as long as they do not get a processor."""
+    with in_c_code(rounds_in(0.06)) as (thread, took):
+        start = time.monotonic()
+        forked(int)
+        waited = time.monotonic() - start
+        thread.join(BOUND)
+        assert waited > min(took[0], 0.1) - 0.01, "it did not wait"
+
+
+def test_fork_does_not_wait_long_for_c_code(engine_on_sqlite: sa.Engine) -> None:
+    """What takes longer is more than a lock's instant."""
+    with in_c_code(rounds_in(1.5)) as (_, took):
+        forked(int)
+        assert not took, "it waited for the end of the computation"
+
+
+def test_nobody_gets_the_gil_after_the_wait(engine_on_sqlite: sa.Engine) -> None:
+    """Else a thread could go into SQLite between the wait and the fork, which another's hook can delay."""
+    turns, over = [0], threading.Event()
+
+    def count() -> None:
+        while not over.is_set():
+            turns[0] += 1
+
+    threads = [threading.Thread(target=count) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    module = importlib.import_module("poolfork.guard")
+    stolen = []
+    for _ in range(5):
+        module._drain()
+        before, end = turns[0], time.perf_counter() + 0.15
+        while time.perf_counter() < end:
+            pass
+        stolen.append(turns[0] - before)
+    over.set()
+    for thread in threads:
+        thread.join(BOUND)
+    assert sorted(stolen)[2] == 0, stolen  # the middle one: this process may lose the processor for long
 
 
 def test_second_copy_of_the_guard_is_told(server: Server) -> None:
