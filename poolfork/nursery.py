@@ -1,6 +1,6 @@
 """Where cells are born: a fresh process, without a single connection, that forks a parent for each cell.
 
-Run as ``python -m poolfork.nursery``, its standard input being a socket. Over that comes, for each
+`main` is all that its process does, its standard input being a socket. Over that comes, for each
 driver, the driver's dialect with a *line*, another socket: a nursery for this driver is forked, and
 hence need not import everything again. It reads jobs from its line, one JSON object each, and writes
 there what came of them. Each cell's parent leads a session of its own, so that it is killed with all
@@ -10,6 +10,7 @@ table that it made.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import functools
 import gc
@@ -21,6 +22,7 @@ import shutil
 import signal
 import socket
 import sys
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -146,6 +148,7 @@ class Nursery:
             answer = in_a_process(lambda: make_table(spec, job["rows"]))
             if "error" not in answer:
                 self.tables.append(spec)
+                _rehearse(spec)
             self._says(answer)
             return None
         forks = recipe(spec.recipe).start == "fork"
@@ -303,8 +306,11 @@ def _warm(dialect: str) -> None:
     table = sa.table("poolfork", sa.column("id"), sa.column("who"))
     for statement in sa.select(sa.literal("word")), table.insert(), sa.select(table.c.id).with_for_update():
         str(statement.compile(dialect=engine.dialect))
-    modules = ["poolfork.hazards.crossed", type(engine.dialect).__module__, *of_url(url).modules]
-    forkserver.set_forkserver_preload(modules + ["sqlalchemy.ext.asyncio"] * kind.is_async)
+    hazards = {hazard.probe.__module__ for hazard in all_hazards().values()}
+    modules = [*hazards, type(engine.dialect).__module__, *of_url(url).modules]
+    forkserver.set_forkserver_preload(
+        [*modules, *["sqlalchemy.ext.asyncio"] * kind.is_async, "poolfork.rehearsal"]
+    )
     for module in (
         "psycopg_binary",
         "asyncio.base_events",
@@ -313,6 +319,30 @@ def _warm(dialect: str) -> None:
     ):
         with contextlib.suppress(ImportError):
             importlib.import_module(module)
+
+
+def _rehearse(spec: Spec) -> None:
+    """Speak with the server once, and leave no connection: what a first time costs, no cell need pay."""
+    signal.setitimer(signal.ITIMER_REAL, START)  # should a server answer who made the table, and nobody else
+    parent = Parent(replace(spec, recipe="nothing", key=0), lambda fact: None)
+    with contextlib.suppress(sa.exc.SQLAlchemyError):  # what does not work here, the cells will say
+        for kind in "connection", "session":
+            parent.holds(kind)
+            parent.do(parent.held.rollback)
+            parent.do(parent.held.close)
+            parent.asks_backend()
+            parent.do(parent.engine.dispose)
+    if parent.loop is not None:
+        parent.loop.run_until_complete(parent.loop.shutdown_default_executor())
+        parent.loop.close()
+        asyncio.set_event_loop(None)
+    del parent
+    gc.collect()
+    end = time.monotonic() + STEP
+    while threading.active_count() > 1 and time.monotonic() < end:
+        time.sleep(0.001)  # aiosqlite's thread ends a moment after its connection
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    gc.freeze()
 
 
 def main() -> None:
@@ -345,7 +375,3 @@ def main() -> None:
     if life is not None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
         life()
-
-
-if __name__ == "__main__":
-    main()

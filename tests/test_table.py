@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import functools
+import gc
 import json
 import pathlib
+import secrets
+import threading
 import time
+from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
+from poolfork import servers
 from poolfork import table as tables
-from poolfork.drivers import DRIVERS
+from poolfork.actors import Spec
+from poolfork.drivers import DRIVERS, address
 from poolfork.hazards import all_hazards
+from poolfork.nursery import _rehearse, drop_table, in_a_process, make_table
 from poolfork.recipes import RECIPES
 from poolfork.write_table import main
 
@@ -92,3 +101,32 @@ def test_missing_driver_is_listed_with_the_command_that_brings_it(monkeypatch: p
             "command": "pip install pymysql",
         }
     ]
+
+
+def test_rehearsal_leaves_nothing_to_inherit() -> None:
+    """A nursery has spoken with the server before it forks: no connection, thread or loop may be left of that."""
+    drivers = [driver for driver in DRIVERS.values() if not driver.missing()]
+    drivers = [driver for driver in drivers if driver.server != "mysql" or servers.mariadb_home()]
+    with tables.throw_away_servers({driver.server for driver in drivers}) as running:
+        for driver in drivers:
+            server = running[driver.server]
+            there = f"sqlite:///{server.folder}/{driver.name}.db" if driver.server == "sqlite" else server.url
+            url, arguments = address(driver, there)
+            spec = Spec("", "", "nothing", driver.name, url, arguments, f"poolfork_{secrets.token_hex(6)}")
+
+            def left_over(spec: Spec = spec) -> dict[str, Any]:
+                make_table(spec, [0])
+                gc.collect()
+                before = set(pathlib.Path("/proc/self/fd").iterdir())
+                _rehearse(spec)
+                gc.unfreeze()
+                engines = [thing for thing in gc.get_objects() if isinstance(thing, sa.Engine)]
+                descriptors = set(pathlib.Path("/proc/self/fd").iterdir()) - before
+                return {
+                    "threads": threading.active_count(),
+                    "descriptors": len(descriptors),
+                    "engines": len(engines),
+                }
+
+            assert in_a_process(left_over, 20) == {"threads": 1, "descriptors": 0, "engines": 0}, driver.name
+            in_a_process(functools.partial(drop_table, spec), 20)

@@ -8,10 +8,8 @@ from collections.abc import Callable
 from typing import Any
 
 FILES = (
-    *(
-        f"poolfork/{name}.py"
-        for name in ("ablation", "actors", "drivers", "guard", "nursery", "recipes", "servers", "table")
-    ),
+    *(f"poolfork/{name}.py" for name in ("ablation", "actors", "drivers", "guard", "nursery", "recipes")),
+    *(f"poolfork/{name}.py" for name in ("rehearsal", "servers", "table")),
     "poolfork/hazards/*.py",
     "requirements/html.txt",
 )

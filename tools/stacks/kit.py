@@ -297,6 +297,7 @@ def run(stack: Stack, recipe: str, url: str) -> Seen:
             "PYTHONDONTWRITEBYTECODE": "1",
             "PATH": _path(),
             "TMPDIR": str(folder / "tmp"),
+            "JAVA_TOOL_OPTIONS": f"-Djava.io.tmpdir={folder}/tmp",  # Spark's Java does not ask TMPDIR
             "HOME": str(folder),  # gunicorn keeps a socket there
             "PYTHONUSERBASE": site.getuserbase(),
             **stack.env,

@@ -1,0 +1,32 @@
+"""Importing this module speaks with an SQLite database in memory once, and forgets it.
+
+A forkserver preloads it: what it forks then finds SQLAlchemy's code run and its caches filled, as a process
+does that a nursery forks. No connection is left, and no object that a cell could meet.
+"""
+
+from __future__ import annotations
+
+import gc
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+
+def rehearse() -> None:
+    """Connect, insert, ask and roll back, through a Connection and a Session."""
+    engine = sa.create_engine("sqlite://", poolclass=sa.pool.QueuePool, pool_size=2, max_overflow=0)
+    table = sa.table("poolfork", sa.column("id"), sa.column("who"))
+    with engine.begin() as connection:
+        connection.exec_driver_sql("CREATE TABLE poolfork (id INTEGER, who TEXT)")
+    for kind in engine.connect, lambda: Session(engine):
+        with kind() as connection:
+            connection.execute(table.insert(), {"id": 1, "who": "nobody"})
+            connection.scalar(sa.text("SELECT 1"))
+            connection.scalar(sa.select(sa.literal("word")))
+            connection.rollback()
+    engine.dispose()
+
+
+rehearse()
+gc.collect()
+gc.freeze()
