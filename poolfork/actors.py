@@ -19,6 +19,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -511,6 +512,9 @@ def _fork(actor: Parent | Child, step: Callable[[Child], None], leave: str, how:
         theirs.close()
         return Born(process.pid, ours, process)
     ours, theirs = multiprocessing.get_context("fork").Pipe()
+    if how == "c":  # who ends, ends first: CPython gives such a child no GIL that another waited for
+        for thread in set(threading.enumerate()) - {threading.current_thread()}:
+            thread.join(0.2)
     pid = ctypes.PyDLL(None).fork() if how == "c" else os.fork()
     if pid:
         theirs.close()
