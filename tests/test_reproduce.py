@@ -63,10 +63,12 @@ def test_wire_hands_over_what_it_kept_in_the_parts_it_is_told(tmp_path):
         wire.gives(2)
         assert client.recv(100) == b"an"
         wire.until_read()
+        far.sendall(b", late")
+        assert wire.control.poll(5)  # it keeps that too, and nobody has asked for it
         wire.passes()
         far.sendall(b"!")
         client.settimeout(5)
-        assert b"".join(iter(lambda: client.recv(1), b"!")) == b"swer"
+        assert b"".join(iter(lambda: client.recv(1), b"!")) == b"swer, late"
     server.close()
     os.kill(wire.pid, 9)
     os.waitpid(wire.pid, 0)

@@ -172,8 +172,9 @@ class Wire:
 
     def passes(self) -> None:
         """Let the rest of what it keeps arrive, and keep nothing any more."""
-        self._ask("give", self.heard)
-        self.heard = b""
+        self._ask("hold")  # what comes meanwhile stays at the server's end: nothing is lost, or overtakes
+        rest, self.heard = self.heard, b""
+        self._ask("give", rest)
         self._ask("pass")
 
     def stops_listening(self) -> None:
@@ -260,11 +261,11 @@ class _Line:
 def _relay(listener: socket.socket, target: tuple[str, int] | str, control: Connection) -> None:
     """Relay until the parent's end of ``control`` closes."""
     lines: list[_Line] = []
-    keeping = deaf = False
+    keeping = holding = deaf = False
     while True:
         watched: list[Any] = [listener, control]
         for line in lines:
-            watched += [line.server] if "server" in line.open else []
+            watched += [line.server] if "server" in line.open and not holding else []
             watched += [line.client] if "client" in line.open and not deaf else []
         ready = wait(watched)
         if control in ready:
@@ -273,6 +274,7 @@ def _relay(listener: socket.socket, target: tuple[str, int] | str, control: Conn
             except EOFError:
                 return
             keeping = word == "keep" or (keeping and word != "pass")
+            holding = word == "hold" or (holding and word != "pass")
             deaf = word == "deaf" or (deaf and word != "listen")
             if word == "give" and more[0]:
                 lines[0].client.sendall(more[0])
