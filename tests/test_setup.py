@@ -12,7 +12,7 @@ import time
 
 import pytest
 
-from poolfork.servers import mariadb_home, openssl_postgres_home, pgbouncer_program
+from poolfork.servers import mariadb_home, openssl_postgres_home, pgbouncer_program, postgres, postgres_home
 
 ROOT = pathlib.Path(__file__).parent.parent
 LOCKS = sorted((ROOT / "requirements").glob("*.txt"))
@@ -106,3 +106,19 @@ def test_full_run_has_every_program(program: str) -> None:
         "mariadbd": mariadb_home, "pgbouncer": pgbouncer_program, "postgres": openssl_postgres_home
     }  # fmt: skip
     assert servers.get(program, lambda: shutil.which(program))() is not None
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only as root does the server run as another user")
+def test_server_as_another_user_leaves_the_wheels_files_as_they_were() -> None:
+    """Its programs are links to them: they keep their owner, and the folder goes without them."""
+    programs = postgres_home() / "bin"
+
+    def owners() -> dict[str, tuple[int, int]]:
+        return {file.name: (file.stat().st_uid, file.stat().st_mode) for file in programs.iterdir()}
+
+    before = owners()
+    with postgres() as server:
+        folder = server.folder
+        assert pathlib.Path(folder, "data").stat().st_uid != 0
+        assert owners() == before
+    assert owners() == before and not folder.exists()
