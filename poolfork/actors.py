@@ -86,6 +86,19 @@ def tell(error: BaseException) -> str:
 _MARK = sa.Table("poolfork_mark", sa.MetaData(), sa.Column("mark", sa.String(40)), prefixes=["TEMPORARY"])
 
 
+_REPEAT: dict[tuple[str, str], str] = {}
+
+
+def repeat(dialect: sa.Dialect, word: str) -> str:
+    """SQL that has a server repeat a word, compiled once: one cell may ask for it two hundred times."""
+    if (dialect.name, word) not in _REPEAT:
+        statement = sa.select(sa.literal(word)).compile(
+            dialect=dialect, compile_kwargs={"literal_binds": True}
+        )
+        _REPEAT[dialect.name, word] = str(statement)
+    return _REPEAT[dialect.name, word]
+
+
 class Actor:
     """What parent and child have in common: an engine, and questions to put through it."""
 
@@ -94,8 +107,7 @@ class Actor:
 
     def __init__(self, spec: Spec) -> None:
         self.spec = spec
-        url = sa.make_url(spec.url)
-        self.driver: Driver = DRIVERS.get(spec.driver) or of_url(url)
+        self.driver: Driver = DRIVERS.get(spec.driver) or of_url(sa.make_url(spec.url))
         self.recipe: Recipe = recipe(spec.recipe)
         self.loop = asyncio.new_event_loop() if self.driver.is_async else None
 
@@ -143,7 +155,7 @@ class Actor:
     def backend(self, connection: sa.Connection) -> Any:
         """The server's id of this connection's session, or our own mark in it where there is none."""
         if self.speech.backend is not None:
-            return connection.scalar(sa.text(self.speech.backend))
+            return connection.exec_driver_sql(self.speech.backend).scalar()
         try:
             return connection.scalar(sa.select(_MARK.c.mark))
         except sa.exc.DBAPIError:
@@ -167,14 +179,18 @@ class Actor:
 
         def ask() -> Any:
             with self.engine.connect() as connection:
-                return connection.scalar(sa.select(sa.literal(word)))
+                return self.repeats(connection, word)
 
         return str(self.do(ask))
 
+    def repeats(self, connection: sa.Connection, word: str) -> Any:
+        """What the server says when it is to repeat a word."""
+        return connection.exec_driver_sql(repeat(self.engine.dialect, word)).scalar()
+
     def insert(self, connection: Any, row: int, who: str) -> None:
         """Insert one row through a Connection or Session, without committing it."""
-        table = sa.table(self.spec.table, sa.column("id"), sa.column("who"))
-        connection.execute(table.insert(), {"id": row, "who": who})
+        statement = sa.text(f"INSERT INTO {self.spec.table} (id, who) VALUES (:id, :who)")
+        connection.execute(statement, {"id": row, "who": who})
 
     @property
     def parents_row(self) -> int:

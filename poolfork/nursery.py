@@ -31,7 +31,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from poolfork.actors import SEVERITY, START, STEP, NotRun, Parent, Spec, tell
+from poolfork.actors import SEVERITY, START, STEP, NotRun, Parent, Spec, repeat, tell
 from poolfork.drivers import of_url
 from poolfork.hazards import all_hazards
 from poolfork.recipes import recipe
@@ -145,7 +145,7 @@ class Nursery:
         if job["do"] == "cell" and (file := _file(spec)) != (first := _file(self.tables[0])):
             shutil.copyfile(first, file)  # of SQLite each cell has a database to itself
         if job["do"] == "table":
-            answer = in_a_process(lambda: make_table(spec, job["rows"]))
+            answer = in_a_process(lambda: make_table(spec, job["rows"]), START)
             if "error" not in answer:
                 self.tables.append(spec)
                 _rehearse(spec)
@@ -303,9 +303,10 @@ def _warm(dialect: str) -> None:
         engine = create_async_engine(url).sync_engine
     else:
         engine = sa.create_engine(url)
-    table = sa.table("poolfork", sa.column("id"), sa.column("who"))
-    for statement in sa.select(sa.literal("word")), table.insert(), sa.select(table.c.id).with_for_update():
-        str(statement.compile(dialect=engine.dialect))
+    table = sa.table("poolfork", sa.column("id"))
+    for word in "parent", "child":
+        repeat(engine.dialect, word)
+    str(sa.select(table.c.id).with_for_update().compile(dialect=engine.dialect))
     hazards = {hazard.probe.__module__ for hazard in all_hazards().values()}
     modules = [*hazards, type(engine.dialect).__module__, *of_url(url).modules]
     forkserver.set_forkserver_preload(
@@ -324,13 +325,14 @@ def _warm(dialect: str) -> None:
 def _rehearse(spec: Spec) -> None:
     """Speak with the server once, and leave no connection: what a first time costs, no cell need pay."""
     signal.setitimer(signal.ITIMER_REAL, START)  # should a server answer who made the table, and nobody else
-    parent = Parent(replace(spec, recipe="nothing", key=0), lambda fact: None)
+    parent = Parent(replace(spec, recipe="nothing"), lambda fact: None)
     with contextlib.suppress(sa.exc.SQLAlchemyError):  # what does not work here, the cells will say
         for kind in "connection", "session":
             parent.holds(kind)
             parent.do(parent.held.rollback)
             parent.do(parent.held.close)
             parent.asks_backend()
+            parent.asks("parent")
             parent.do(parent.engine.dispose)
     if parent.loop is not None:
         parent.loop.run_until_complete(parent.loop.shutdown_default_executor())

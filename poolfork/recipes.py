@@ -10,10 +10,12 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Engine, NullPool, event, exc
-from sqlalchemy.ext.asyncio import AsyncEngine
+
+if TYPE_CHECKING:  # not at run time: a spawned child would pay a tenth of a second for it
+    from sqlalchemy.ext.asyncio import AsyncEngine
 
 
 def _nothing(engine: Any) -> None:
@@ -47,7 +49,7 @@ class Recipe:
 
 
 def _sync(engine: Engine | AsyncEngine) -> Engine:
-    return engine.sync_engine if isinstance(engine, AsyncEngine) else engine
+    return engine if isinstance(engine, Engine) else engine.sync_engine
 
 
 def _pid_event(engine: Engine | AsyncEngine) -> None:

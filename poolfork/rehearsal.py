@@ -15,14 +15,13 @@ from sqlalchemy.orm import Session
 def rehearse() -> None:
     """Connect, insert, ask and roll back, through a Connection and a Session."""
     engine = sa.create_engine("sqlite://", poolclass=sa.pool.QueuePool, pool_size=2, max_overflow=0)
-    table = sa.table("poolfork", sa.column("id"), sa.column("who"))
+    insert = sa.text("INSERT INTO poolfork (id, who) VALUES (:id, :who)")
     with engine.begin() as connection:
         connection.exec_driver_sql("CREATE TABLE poolfork (id INTEGER, who TEXT)")
     for kind in engine.connect, lambda: Session(engine):
         with kind() as connection:
-            connection.execute(table.insert(), {"id": 1, "who": "nobody"})
+            connection.execute(insert, {"id": 1, "who": "nobody"})
             connection.scalar(sa.text("SELECT 1"))
-            connection.scalar(sa.select(sa.literal("word")))
             connection.rollback()
     engine.dispose()
 

@@ -54,6 +54,11 @@ class Job:
             return "tls"
         return "tcp" if self.cell["variant"] == "tcp" else "socket"
 
+    @property
+    def spawns(self) -> bool:
+        """Whether its child is a new program, which keeps a processor busy for half a second."""
+        return recipe(self.cell["recipe"]).start == "spawn"
+
 
 @dataclass
 class Door:
@@ -105,6 +110,7 @@ class Measurement:
         self.server_versions: dict[str, str] = {}
         self.dialects: dict[str, str] = {}
         self.places = asyncio.Semaphore(AT_WORK)
+        self.programs = asyncio.Semaphore(os.cpu_count() or 2)
         self.environment: dict[str, str] = {}
 
     async def run(
@@ -190,23 +196,28 @@ class Measurement:
                 if "error" in made:
                     raise servers.ServerError(made["error"])
                 self.server_versions |= {name: made["server"]} if made else {}
-            under_way, at_work = asyncio.Semaphore(cells_at_once), set[int]()
+            under_way, at_work = asyncio.Semaphore(cells_at_once), dict[int, asyncio.Semaphore]()
 
             def gives_up_its_place(number: int) -> None:
                 if number in at_work:
-                    at_work.remove(number)
-                    self.places.release()
+                    at_work.pop(number).release()
 
-            async def ask_for_all() -> None:
-                for number, job in enumerate(jobs):
+            async def ask_for(lane: list[int], slots: asyncio.Semaphore) -> None:
+                for number in lane:
                     await under_way.acquire()
-                    await self.places.acquire()
-                    at_work.add(number)
-                    if not all_hazards()[job.cell["hazard"]].busy:
+                    await slots.acquire()
+                    at_work[number] = slots
+                    if slots is self.places and not all_hazards()[jobs[number].cell["hazard"]].busy:
                         asyncio.get_running_loop().call_later(AT_WORK_FOR, gives_up_its_place, number)
-                    await ask({"do": "cell", "number": number, "spec": spec(number, job)})
+                    await ask({"do": "cell", "number": number, "spec": spec(number, jobs[number])})
 
-            asking = asyncio.create_task(ask_for_all())
+            lanes: tuple[list[int], list[int]] = [], []
+            for number, job in reversed(list(enumerate(jobs))):  # the last hazards wait longest: they begin
+                lanes[job.spawns].append(number)
+            asking = [
+                asyncio.create_task(ask_for(lane, slots))
+                for lane, slots in zip(lanes, (self.places, self.programs), strict=True)
+            ]
             try:
                 for _ in jobs:
                     result = await answer()
@@ -219,7 +230,8 @@ class Measurement:
                     self.bad += cell["outcome"] not in ("ok", "not-run")
                     self.progress(self.done, self.total, self.bad)
             finally:
-                asking.cancel()
+                for task in asking:
+                    task.cancel()
                 for number in list(at_work):
                     gives_up_its_place(number)
         finally:
@@ -292,8 +304,10 @@ def throw_away_servers(kinds: set[str]) -> Iterator[dict[str, servers.Server]]:
                 raise error
         yield running
     finally:
-        for server in running.values():
-            server.stop()
+        with ThreadPoolExecutor() as pool:
+            stopping = [pool.submit(server.stop) for server in running.values()]
+        for stopped in stopping:
+            stopped.result()
 
 
 def table(

@@ -16,7 +16,7 @@ import sqlalchemy as sa
 
 from poolfork import servers
 from poolfork import table as tables
-from poolfork.actors import Spec
+from poolfork.actors import Spec, repeat
 from poolfork.drivers import DRIVERS, address
 from poolfork.hazards import all_hazards
 from poolfork.nursery import _rehearse, drop_table, in_a_process, make_table
@@ -101,6 +101,13 @@ def test_missing_driver_is_listed_with_the_command_that_brings_it(monkeypatch: p
             "command": "pip install pymysql",
         }
     ]
+
+
+def test_a_word_is_repeated_in_the_dialects_own_words() -> None:
+    """It goes to the driver as it stands, so Oracle has to find its FROM in it; and it is compiled once."""
+    oracle = sa.make_url("oracle+oracledb://").get_dialect()()
+    assert "FROM DUAL" in repeat(oracle, "child")
+    assert repeat(oracle, "child") is repeat(oracle, "child")
 
 
 def test_rehearsal_leaves_nothing_to_inherit() -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sqlalchemy as sa
-
 from poolfork.actors import Child, Missed, Parent, Referee
 from poolfork.hazards import hazard
 
@@ -35,7 +33,7 @@ def speak_at_once(parent: Parent, how: str = "python") -> None:
             parent.until_answered(session, referee)
         parent.step("the parent asks, the child's answer being first on a shared wire")
         with parent.judged():
-            answer = parent.do(lambda: parent.held.scalar(sa.select(sa.literal("parent"))))
+            answer = parent.do(parent.repeats, parent.held, "parent")
             if answer != "parent":
                 parent.found("wrong-row", f"the parent asked for 'parent' and got {answer!r}")
         child.goes_on()
