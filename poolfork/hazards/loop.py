@@ -67,15 +67,15 @@ def child_lets_go(child: Child) -> None:
 
 
 def _wakes(loop: asyncio.AbstractEventLoop) -> bool:
-    """Whether a sleeping loop hears another thread within half a second."""
+    """Whether a sleeping loop hears another thread within a second and a half."""
 
     async def sleeper() -> bool:
         awake = asyncio.Event()
         threading.Timer(0.02, loop.call_soon_threadsafe, [awake.set]).start()
         with contextlib.suppress(TimeoutError):
             started = loop.time()
-            await asyncio.wait_for(awake.wait(), 0.5)
-            return loop.time() - started < 0.4
+            await asyncio.wait_for(awake.wait(), 1.5)
+            return loop.time() - started < 1.4
         return False
 
     return loop.run_until_complete(sleeper())
