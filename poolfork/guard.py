@@ -16,8 +16,9 @@ How it works, in the order of a connection's life:
 1. **canary**: a page of memory that the kernel wipes in every child, however it was forked
 2. **track**: for every open connection, which socket is its own, and in which event loop
 3. **gate**: just before a fork, let other threads finish the connect that they are in
-4. **pin**: just before a fork, hold everything tracked, so that nothing is destroyed in the child
-5. in the child, **settle**: **null** the inherited sockets, give inherited event **loops** an epoll
+4. **log**: just before a fork, close what lies idle on an SQLite database in WAL mode
+5. **pin**: just before a fork, hold everything tracked, so that nothing is destroyed in the child
+6. in the child, **settle**: **null** the inherited sockets, give inherited event **loops** an epoll
    of their own, put a fresh pool in **replace** of each inherited one, turn **held** connections
    into objects that only raise a clear error, and keep the inherited driver objects **forever**
 """
@@ -41,17 +42,18 @@ import time
 import warnings
 import weakref
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, NoReturn, TypeVar
 
 from sqlalchemy.engine import Connection
 from sqlalchemy.engine.cursor import BufferedRowCursorFetchStrategy
 from sqlalchemy.exc import ResourceClosedError, SQLAlchemyError
 from sqlalchemy.pool import AssertionPool, NullPool, Pool, QueuePool, SingletonThreadPool, base
 from sqlalchemy.pool.base import _ConnectionFairy, _ConnectionRecord
+from sqlalchemy.util.queue import Empty
 
 __all__ = ["MECHANISMS", "GuardError", "GuardWarning", "InheritedConnectionError", "guard", "unguard"]
 
-MECHANISMS = ("canary", "pin", "gate", "null", "identity", "loop", "replace", "held", "forever")
+MECHANISMS = ("canary", "pin", "gate", "log", "null", "identity", "loop", "replace", "held", "forever")
 """What can be left out (`poolfork.ablation` does), so that one can measure what each is for."""
 
 PATIENCE = 1.0
@@ -118,7 +120,7 @@ _off: set[str] = set()  # mechanisms that the ablation has switched off
 
 class _Track:
     __slots__ = (
-        *("__weakref__", "cursors", "dbapi", "fairies", "loop"),
+        *("__weakref__", "cursors", "dbapi", "fairies", "files", "loop"),
         *("pid", "private", "record", "sockets", "state"),
     )
 
@@ -130,6 +132,7 @@ class _Track:
         self.cursors: list[weakref.ref[Any]] = []  # open ones that may read from the wire when they die
         self.sockets: tuple[_Identity, ...] = ()
         self.loop: Callable[[], Any] = _nothing
+        self.files: tuple[str, ...] = ()  # SQLite's
         self.private = False
         self.pid = os.getpid()
 
@@ -159,6 +162,8 @@ class _State:
 _Identity = tuple[int, int, int]  # file descriptor, device, inode
 _tracks: dict[int, weakref.ref[_Track]] = {}  # by id() of the DBAPI connection
 _engines: dict[int, tuple[weakref.ref[Any], _State]] = {}  # by id() of the engine
+_loops: dict[int, tuple[Callable[[], Any], _State]] = {}  # by id(): those that have connected
+_lazy: set[type] = set()  # classes of cursors that leave their rows on the wire, asked for or not
 
 
 def _nothing() -> None:
@@ -171,7 +176,7 @@ def _track(state: _State, dbapi: Any, record: _ConnectionRecord, before: dict[in
     track = _Track(state, dbapi, record)
     driver = state.dialect.get_driver_connection(dbapi)
     if state.dialect.name == "sqlite":
-        track.private = not state.dialect.is_async and _in_memory(dbapi)
+        _see_files(track)
         state.must_search = False
     else:
         track.sockets = tuple(filter(None, map(_identity, _told_sockets(driver))))
@@ -184,6 +189,12 @@ def _track(state: _State, dbapi: Any, record: _ConnectionRecord, before: dict[in
 
         with contextlib.suppress(RuntimeError, TypeError):  # no loop runs, or none that can be referred to
             track.loop = weakref.ref(getattr(driver, "_loop", None) or asyncio.get_running_loop())
+            _see_loop(track.loop, state)
+    usual: Any = getattr(driver, "cursorclass", None)  # PyMySQL's and mysqlclient's way to unbuffered rows
+    if isinstance(usual, type) and any(
+        "SSCursor" in c.__name__ or "UseResult" in c.__name__ for c in usual.__mro__
+    ):
+        _lazy.add(usual)
 
     sockets, loop, pid = track.sockets, track.loop, track.pid
 
@@ -212,12 +223,24 @@ def _untrack(dbapi: Any) -> None:
         track.dbapi = None
 
 
-def _in_memory(dbapi: Any) -> bool:
-    """Whether all that an SQLite connection has open is in this process's memory."""
+def _see_files(track: _Track) -> None:
+    """Which files an SQLite connection has open; without one, all of it is in this process's memory."""
+    state = track.state
     try:
-        return not any(row[2] for row in dbapi.execute("PRAGMA database_list"))
+        if state.dialect.is_async:  # its connection is another thread's
+            track.files = (str(state.dialect.create_connect_args(state.url)[0][0]),)
+        else:
+            track.files = tuple(row[2] for row in track.dbapi.execute("PRAGMA database_list") if row[2])
+            track.private = not track.files
     except Exception:  # noqa: BLE001
-        return False
+        track.private = False
+
+
+def _see_loop(loop: Callable[[], Any], state: _State) -> None:
+    """Remember an event loop beyond its connections: it crosses a fork without one, too."""
+    for key in [key for key, (ref, _) in _loops.items() if ref() is None]:
+        _loops.pop(key, None)
+    _loops[id(loop())] = loop, state
 
 
 # Where drivers keep their socket when the connection has no fileno() itself: pg8000, PyMySQL,
@@ -421,7 +444,12 @@ def _take_over(pool: Any, state: _State) -> None:
     _hook_pool(type(pool))
     _adopt(pool, state)
     kinds = _ConnectionRecord, _ConnectionFairy
+    frozen = getattr(gc, "get_freeze_count", int)()
+    if frozen:  # what gc.freeze() has put aside is not among its objects
+        gc.unfreeze()
     things = [t for t in gc.get_objects() if issubclass(type(t), kinds)]  # isinstance() would ask a proxy
+    if frozen:
+        gc.freeze()
     for record in things:
         if not isinstance(record, _ConnectionRecord) or _owner(record) is not pool:
             continue
@@ -457,7 +485,9 @@ def _hook_connections() -> None:
         connection = self.dbapi_connection
         assert connection is not None  # as SQLAlchemy has it here
         cursor = connection.cursor(*args, **kwargs)
-        if args or kwargs:  # the way to a server-side or unbuffered one, in every driver
+        if (
+            args or kwargs or type(cursor) in _lazy
+        ):  # the ways to a server-side or unbuffered one, in every driver
             record = self._connection_record
             track = vars(self if record is None else record).get("_poolfork")
             if track is not None:
@@ -484,8 +514,8 @@ def _hook_connections() -> None:
         track = vars(self).get("_poolfork")
         if track is not None:
             track.state.connected = True
-            if track.private:  # a listener may have attached a file
-                track.private = _in_memory(track.dbapi)
+            if track.private or (track.files and not track.state.dialect.is_async):
+                _see_files(track)  # a listener may have attached one
 
     _replace_method(_ConnectionFairy, "cursor", fairy_cursor)
     _replace_method(_ConnectionFairy, "__getattr__", fairy_getattr)
@@ -505,7 +535,7 @@ def _hook_connections() -> None:
     def safe_close_cursor(self: Any, cursor: Any) -> None:
         if not _canary[0]:
             _settle()
-        if type(self._dbapi_connection) is not _InheritedFairy:
+        if type(self._dbapi_connection) is not _InheritedFairy and id(cursor) not in _theirs:
             close_cursor(self, cursor)
 
     _replace_method(Connection, "_safe_close_cursor", safe_close_cursor)
@@ -583,13 +613,15 @@ def _settled(original: Any) -> Any:
 
 
 def _reads(original: Any) -> Any:
-    def method(self: Any, result: Any, *args: Any, **kwargs: Any) -> Any:
+    def method(self: Any, result: Any, cursor: Any, *args: Any, **kwargs: Any) -> Any:
         if not _canary[0]:
             _settle()
         fairy = result.context.root_connection._dbapi_connection
         if type(fairy) is _InheritedFairy:
             fairy._refuse()
-        return original(self, result, *args, **kwargs)
+        if id(cursor) in _theirs:  # its Connection has been closed meanwhile
+            _refuse(_theirs[id(cursor)])
+        return original(self, result, cursor, *args, **kwargs)
 
     return method
 
@@ -732,6 +764,69 @@ def _tracking(invoke: Callable[[Any], Any], state: _State) -> Callable[[Any], An
     return create
 
 
+# -- log: no write-ahead log is open at the fork ---------------------------------------------
+# In WAL mode an SQLite connection has locks between its transactions, too, and the child's SQLite
+# takes them for its own.  The parent's last close then deletes the log that the child writes to.
+# So what lies idle in a pool is closed before a fork, and opened anew at its next checkout.
+
+
+def _logged(track: _Track) -> bool:
+    """Whether SQLite keeps a write-ahead log, now, for one of the files that a connection has open."""
+    for name in track.files:
+        path = name.removeprefix("file:").partition("?")[0] if name.startswith("file:") else name
+        if os.access(f"{path}-wal", os.F_OK):
+            return True
+    return False
+
+
+def _close_logged() -> None:
+    """Close them; one that cannot be closed from here remains, and the child says so."""
+    found = [track for ref in _tracks.copy().values() if (track := ref()) is not None and _logged(track)]
+    tracks = [track for track in found if not _runs_elsewhere(track.loop())]
+    for engine in _guarded_engines() if tracks else ():
+        pool = engine.pool
+        if not isinstance(pool, QueuePool) or all(t.state is not vars(pool)["_poolfork"] for t in tracks):
+            continue
+        idle: list[Any] = []
+        try:
+            while True:
+                idle.append(pool._pool.get(False))
+        except Empty:
+            pass
+        finally:
+            for record in reversed(idle) if pool._pool.use_lifo else idle:
+                track = vars(record).get("_poolfork")
+                if track in tracks:
+                    with contextlib.suppress(Exception):
+                        _close_idle(pool, record, track)
+                pool._do_return_conn(record)
+
+
+def _runs_elsewhere(loop: Any) -> bool:
+    """Whether another thread is in this event loop: its pool is not for us."""
+    return (
+        loop is not None
+        and loop.is_running()
+        and getattr(loop, "_thread_id", 0) not in (0, threading.get_ident())
+    )
+
+
+def _close_idle(pool: Any, record: Any, track: _Track) -> None:
+    dialect, dbapi = track.state.dialect, track.dbapi
+    if not dialect.is_async:
+        dbapi.cursor().close()  # raises in a thread that may not close it either
+        record.close()
+        return
+    driver = dialect.get_driver_connection(dbapi)
+    if pool.dispatch.close:
+        pool.dispatch.close(dbapi, record)
+    driver.stop()  # its thread closes it, and ends; to await that takes a loop
+    driver._thread.join(PATIENCE)
+    record.finalize_callback.clear()
+    record.dbapi_connection = None
+    _untrack(dbapi)
+
+
 # -- pin: nothing dies at the fork ------------------------------------------------------------
 # Python destroys what other threads kept in a `threading.local` before it runs the child's
 # hooks.  A connection that dies there says goodbye on the parent's session.  So the parent
@@ -749,6 +844,8 @@ def _before_fork() -> None:
     try:
         if _in_flight or _in_loops:
             in_time = _wait_for_connects(me)
+        if "log" not in _off:
+            _close_logged()
     finally:  # a signal's handler may raise here, and Python forks all the same
         _pin(me)
     if _drains and threading.active_count() > 1 and "gate" not in _off:
@@ -761,8 +858,11 @@ def _before_fork() -> None:
 
 
 def _pin(me: int) -> None:
-    _guarded_engines()
-    pins: list[Any] = []
+    if any(engine.dialect.is_async for engine in _guarded_engines()) and "asyncio" in sys.modules:
+        loop = sys.modules["asyncio"]._get_running_loop()
+        if loop is not None:  # it may not have connected yet
+            _see_loop(weakref.ref(loop), next(s for _, s in _engines.values() if s.dialect.is_async))
+    pins: list[Any] = [ref() for ref, _ in _loops.copy().values()]
     for ref in _tracks.copy().values():
         track = ref()
         if track is not None and "pin" not in _off:
@@ -800,6 +900,7 @@ def _at_exit() -> None:
 
 _settling: dict[int, tuple[int, object]] = {}  # pid -> the thread at work
 _forever: list[Any] = []
+_theirs: dict[int, int] = {}  # id() of an inherited cursor, kept forever -> the pid whose it is
 
 
 def _settle() -> bool:
@@ -851,7 +952,9 @@ def _settle_now() -> list[str]:
     with _Null() as null:
         for track in inherited:
             attempt(track.state, "null", lambda t=track: _silence(t, null))  # type: ignore[misc]
-    loops = {id(loop): (loop, track.state) for track in inherited if (loop := track.loop()) is not None}
+    loops = {id(loop): (loop, state) for ref, state in _loops.copy().values() if (loop := ref()) is not None}
+    loops |= {id(loop): (loop, track.state) for track in inherited if (loop := track.loop()) is not None}
+    _loops.clear()
     for loop, state in loops.values():
         attempt(state, "loop", lambda loop=loop: _privatise(loop))  # type: ignore[misc]
 
@@ -859,6 +962,7 @@ def _settle_now() -> list[str]:
         if "forever" not in _off:
             used = list(track.holders()), [ref() for ref in track.cursors]
             _forever.append((track, track.dbapi, track.record(), used, track.loop()))
+            _theirs.update({id(cursor): track.pid for cursor in used[1] if cursor is not None})
         attempt(track.state, "held", lambda t=track: _disown(t))  # type: ignore[misc]
         _tracks.pop(id(track.dbapi), None)
 
@@ -930,6 +1034,12 @@ def _silence(track: _Track, null: _Null) -> str | None:
                 "the parent was in a transaction on an SQLite database, and SQLite may believe here too "
                 "that its locks are held: use that database in the parent alone, or fork between transactions"
             )
+        if "log" not in _off and _logged(track):
+            return (
+                "the parent had an SQLite database in WAL mode open, and SQLite may believe here too that "
+                "its locks are held, so that what is written here is lost with the parent's last close: use "
+                "that database in the parent alone, or fork while no connection to it is checked out"
+            )
         return None
     driver = state.dialect.get_driver_connection(track.dbapi)
     _mute(driver)
@@ -996,6 +1106,16 @@ def _privatise(loop: Any) -> None:
 # it sends a ROLLBACK, so that closing, unwinding and collecting it stay silent.
 
 
+def _refuse(pid: int) -> NoReturn:
+    raise InheritedConnectionError(
+        "This connection was inherited through fork() and belongs to another process "
+        f"(opened by process {pid}, used by process {os.getpid()}). Its session and "
+        "transaction go on there, and using them here would corrupt both. Close this Connection or "
+        "Session (that is silent and leaves the parent's alone) and open a new one in this process, "
+        "for instance with engine.connect()."
+    )
+
+
 class _InheritedFairy(_ConnectionFairy):
     """The child's copy of a connection that the parent had checked out."""
 
@@ -1003,13 +1123,7 @@ class _InheritedFairy(_ConnectionFairy):
     _poolfork_pid = 0
 
     def _refuse(self, *_: Any, **__: Any) -> Any:
-        raise InheritedConnectionError(
-            "This connection was inherited through fork() and belongs to another process "
-            f"(opened by process {self._poolfork_pid}, used by process {os.getpid()}). Its session and "
-            "transaction go on there, and using them here would corrupt both. Close this Connection or "
-            "Session (that is silent and leaves the parent's alone) and open a new one in this process, "
-            "for instance with engine.connect()."
-        )
+        _refuse(self._poolfork_pid)
 
     def __getattr__(self, key: str) -> Any:
         if key.startswith("__"):
@@ -1066,6 +1180,8 @@ def _unlock(pool: Any) -> None:
         pool._pool.queue.extend(idle)  # type: ignore[attr-defined]
         pool._overflow_lock = threading.Lock()
         pool._overflow = len(idle) - pool.size()  # whoever held the others may not be here
+    elif isinstance(pool, AssertionPool):
+        pool._checked_out = False
 
 
 def _heir(pool: Any) -> Any:
@@ -1226,6 +1342,7 @@ def _install(dialect: Any) -> None:
     global _installed
     if not _installed:
         _installed = True
+        _canary[0] = 1  # a fork before this has nothing to settle
         if hasattr(vars(_ConnectionFairy)["cursor"], "_poolfork"):
             _warn("another copy of guard.py is at work here; have one, or a fork from C may be missed")
         _hook_connections()

@@ -463,6 +463,119 @@ def test_streamed_result_is_the_parents(server: Server, driver: str, use: Any) -
     engine.dispose()
 
 
+@pytest.mark.parametrize("driver", ["psycopg2", "psycopg"])
+def test_streamed_result_is_refused_after_its_connection_was_closed(server: Server, driver: str) -> None:
+    """Closing is silent; the result does not become the child's by that."""
+    engine = guard(engine_for(driver, server.url))
+    held = engine.connect().execution_options(stream_results=True, max_row_buffer=1)
+    result = held.execute(sa.text("SELECT generate_series(1, 500)"))
+    result.fetchone()
+
+    def child() -> None:
+        held.close()
+        with pytest.raises(InheritedConnectionError):
+            result.fetchall()
+        result.close()
+
+    forked(child)
+    assert len(result.fetchall()) == 499
+    held.close()
+    engine.dispose()
+
+
+@pytest.mark.parametrize("driver", ["pymysql", "mysqldb"])
+def test_unbuffered_cursors_by_default(mysql: Server, driver: str) -> None:
+    """A cursor class in connect_args leaves rows on the wire too; another thread's is not read by the child."""
+    module = pytest.importorskip({"pymysql": "pymysql.cursors", "mysqldb": "MySQLdb.cursors"}[driver])
+    arguments = {"cursorclass": module.SSCursor}
+    engine = guard(engine_for(driver, mysql.url, connect_args=arguments))
+    local, reads, goes_on, rows = threading.local(), threading.Event(), threading.Event(), []
+
+    def work() -> None:
+        local.connection = engine.connect()
+        local.result = local.connection.execute(
+            sa.text(
+                "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 900)"
+                " SELECT i, REPEAT('x', 2000) FROM n"
+            )
+        )
+        local.result.fetchone()
+        reads.set()
+        goes_on.wait(BOUND)
+        rows.extend(local.result.fetchall())
+        local.connection.close()
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    assert reads.wait(BOUND)
+    forked(lambda: session_of(engine))
+    goes_on.set()
+    thread.join(BOUND)
+    assert len(rows) == 899
+    engine.dispose()
+
+
+def test_guard_in_a_child_that_has_connected(server: Server) -> None:
+    """Imported before the fork, called after it: the child's own connections are its own."""
+    answer = run_script(
+        """
+import os, sys, sqlalchemy as sa
+from poolfork import guard
+
+if os.fork():
+    sys.exit(os.waitstatus_to_exitcode(os.wait()[1]))
+engine = sa.create_engine(sys.argv[1])
+with engine.connect() as held:
+    held.execute(sa.text("CREATE TEMPORARY TABLE t (a INT)"))
+    guard(engine)
+    assert held.scalar(sa.text("SELECT count(*) FROM t")) == 0
+""",
+        server.url.replace("postgresql:", "postgresql+psycopg2:"),
+    )
+    assert answer.returncode == 0, answer.stderr
+
+
+def test_guard_after_gc_freeze(server: Server) -> None:
+    """What gc.freeze() has put aside, as before a preload's forks, is found."""
+    answer = run_script(
+        """
+import gc, os, sys, sqlalchemy as sa
+from poolfork import InheritedConnectionError, guard
+
+engine = sa.create_engine(sys.argv[1])
+held, backend = engine.connect(), sa.text("SELECT pg_backend_pid()")
+with engine.connect() as idle:
+    mine = held.scalar(backend), idle.scalar(backend)
+gc.freeze()
+guard(engine)
+if not os.fork():
+    try:
+        held.scalar(backend)
+    except InheritedConnectionError:
+        os._exit(engine.connect().scalar(backend) in mine)
+    os._exit(2)
+assert os.waitstatus_to_exitcode(os.wait()[1]) == 0
+assert held.scalar(backend) == mine[0] and gc.get_freeze_count()
+""",
+        server.url.replace("postgresql:", "postgresql+psycopg2:"),
+    )
+    assert answer.returncode == 0, answer.stderr
+
+
+def test_assertion_pool_in_memory() -> None:
+    """Its one connection is the child's own copy; that another thread had it out is not the child's affair."""
+    engine = guard(
+        sa.create_engine(
+            "sqlite://", poolclass=pools.AssertionPool, connect_args={"check_same_thread": False}
+        )
+    )
+    held = engine.connect()
+    held.exec_driver_sql("SELECT 1")
+    assert forked(lambda: engine.connect().scalar(sa.text("SELECT 2"))) == 2
+    held.close()
+    engine.dispose()
+
+
 @pytest.mark.parametrize("leave", ["close", "rollback"])
 def test_file_attached_to_a_memory_database(tmp_path: pathlib.Path, leave: str) -> None:
     """A listener attaches it; the child's copy of the connection leaves its journal alone."""
@@ -518,6 +631,148 @@ def test_switch_interval_survives_forks_of_several_threads(tmp_path: pathlib.Pat
     for thread in threads:
         thread.join(10 * BOUND)
     assert set(answers) == {before} and len(answers) == 20 and sys.getswitchinterval() == before
+
+
+def logged(file: pathlib.Path, **options: Any) -> sa.Engine:
+    """A guarded engine on a database in WAL mode, with a table, and one connection in its pool."""
+    engine = guard(sa.create_engine(f"sqlite:///{file}", **options))
+    with engine.connect() as connection:
+        connection.exec_driver_sql("PRAGMA journal_mode = WAL")
+    with engine.begin() as connection:
+        connection.exec_driver_sql("CREATE TABLE t (who TEXT)")
+    return engine
+
+
+def writes(engine: sa.Engine, who: str) -> None:
+    with engine.begin() as connection:
+        connection.execute(sa.text("INSERT INTO t VALUES (:who)"), {"who": who})
+
+
+@pytest.mark.parametrize("options", [{}, {"pool_use_lifo": True}], ids=["fifo", "lifo"])
+def test_idle_connections_to_a_wal_database_are_opened_anew(tmp_path: pathlib.Path, options: Any) -> None:
+    """All three are, and no other engine's; the pool counts what it counted."""
+    engine, other = (
+        logged(tmp_path / "a.db", **options),
+        guard(sa.create_engine(f"sqlite:///{tmp_path}/b.db")),
+    )
+    with contextlib.ExitStack() as stack:
+        for _ in range(3):
+            stack.enter_context(engine.connect())
+        of_another = stack.enter_context(other.connect()).connection.dbapi_connection
+    opened: list[Any] = []
+    sa.event.listen(engine, "connect", lambda dbapi, record: opened.append(dbapi))
+    assert forked(lambda: writes(engine, "child")) is None
+    assert engine.pool.status() == engine.pool.recreate().status().replace(
+        "in pool: 0", "in pool: 3"
+    ).replace("Overflow: -5", "Overflow: -2")
+    with contextlib.ExitStack() as stack:
+        for number in range(3):
+            stack.enter_context(engine.connect())
+            assert len(opened) == number + 1
+        assert stack.enter_context(other.connect()).connection.dbapi_connection is of_another
+    writes(engine, "parent")
+    with engine.connect() as connection:
+        assert connection.exec_driver_sql("SELECT who FROM t").scalars().all() == ["child", "parent"]
+    engine.dispose()
+    other.dispose()
+
+
+@pytest.mark.parametrize("on_failure", ["warn", "raise"])
+def test_wal_database_in_use_at_the_fork_is_told(tmp_path: pathlib.Path, on_failure: Any) -> None:
+    """What is checked out cannot be closed, not even between two transactions of it."""
+    engine = guard(logged(tmp_path / "a.db"), on_failure=on_failure)
+    held = engine.connect()
+    held.exec_driver_sql("SELECT 1")
+    held.rollback()
+
+    def child() -> str:
+        try:
+            writes(engine, "child")
+        except GuardError as error:
+            return str(error)
+        return ""
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        reader, writer = os.pipe()
+        pid = os.fork()
+        if not pid:
+            told = child() if on_failure == "raise" else str(caught[-1].message)
+            os.write(writer, told.encode())
+            os._exit(0)
+        os.waitpid(pid, 0)
+    assert "WAL mode" in os.read(reader, 1000).decode()
+    os.close(reader)
+    os.close(writer)
+    held.close()
+    engine.dispose()
+
+
+@pytest.mark.parametrize("inside", [True, False], ids=["in-the-loop", "between"])
+def test_wal_database_of_aiosqlite(tmp_path: pathlib.Path, inside: bool) -> None:
+    """Its idle connection is closed by the thread that owns it, which then ends."""
+    engine = guard(create_async_engine(f"sqlite+aiosqlite:///{tmp_path}/a.db"))
+
+    async def rows(*statements: str) -> list[str]:
+        async with engine.connect() as connection:
+            for statement in statements:
+                await connection.exec_driver_sql(statement)
+                await connection.commit()
+            return list((await connection.exec_driver_sql("SELECT who FROM t")).scalars())
+
+    begun, closed = os.pipe(), os.pipe()
+
+    def child() -> list[str]:
+        async def last() -> list[str]:
+            await rows()
+            os.write(begun[1], b".")
+            os.read(closed[0], 1)
+            return await rows("INSERT INTO t VALUES ('child')")
+
+        loop = asyncio.new_event_loop()
+        asyncio.events._set_running_loop(None)  # the inherited one, in whose frames we are
+        return loop.run_until_complete(last())
+
+    async def closes(born: Child) -> Any:
+        os.read(begun[0], 1)
+        await engine.dispose()
+        os.write(closed[1], b".")
+        return born.result()
+
+    async def parent() -> Any:
+        await rows("PRAGMA journal_mode = WAL", "CREATE TABLE t (who TEXT)")
+        return await closes(Child(child)) if inside else None
+
+    with asyncio.Runner() as runner:
+        seen = runner.run(parent())
+        if not inside:
+            born = Child(child)
+            seen = runner.run(closes(born))
+    assert seen == ["child"]
+    with contextlib.closing(sqlite3.connect(tmp_path / "a.db")) as other:
+        assert other.execute("SELECT who FROM t").fetchall() == [("child",)]
+    for end in (*begun, *closed):
+        os.close(end)
+
+
+@pytest.mark.parametrize("connected", ["never", "disposed", "null-pool"])
+def test_loop_without_a_connection(server: Server, connected: str) -> None:
+    """A loop crosses the fork as well where no connection of its engine is open; the parent's stays awake."""
+    options = {"poolclass": pools.NullPool} if connected == "null-pool" else {}
+    engine = guard(engine_for("asyncpg", server.url, **options))
+
+    async def parent() -> float:
+        if connected != "never":
+            async with engine.connect() as connection:
+                await connection.exec_driver_sql("SELECT 1")
+        if connected == "disposed":
+            await engine.dispose()
+        forked(asyncio.get_running_loop()._close_self_pipe)  # as asyncio.run() does, when the child leaves it
+        started = time.monotonic()
+        await asyncio.wait_for(asyncio.to_thread(lambda: None), BOUND)
+        return time.monotonic() - started
+
+    assert asyncio.run(parent()) < BOUND / 2
 
 
 @pytest.fixture

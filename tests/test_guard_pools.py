@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import importlib
 import multiprocessing
@@ -11,6 +12,7 @@ import pathlib
 import resource
 import signal
 import socket
+import sqlite3
 import threading
 import time
 import uuid
@@ -22,7 +24,7 @@ from typing import Any
 import psycopg2.extensions
 import pytest
 import sqlalchemy as sa
-from guardkit import backend, engine_for, failures, forked, loop_running
+from guardkit import Child, backend, engine_for, failures, forked, loop_running
 from sqlalchemy import pool as pools
 from sqlalchemy.ext.asyncio import create_async_engine
 
@@ -497,6 +499,41 @@ def test_gate_lets_a_connect_finish_before_the_fork(server: str, off: frozenset[
     thread.join(20)
     assert (theirs == "public") is not bool(off)
     engine.dispose()
+
+
+def in_wal_mode(file: pathlib.Path, **options: Any) -> sa.Engine:
+    """A guarded engine on a database in WAL mode with an empty table ``t``."""
+    engine = guard(sa.create_engine(f"sqlite:///{file}", **options))
+    with engine.connect() as connection:
+        connection.exec_driver_sql("PRAGMA journal_mode = WAL")
+    with engine.begin() as connection:
+        connection.exec_driver_sql("CREATE TABLE t (who TEXT)")
+    return engine
+
+
+@without("log")
+def test_log_is_closed_before_the_fork(tmp_path: pathlib.Path, off: frozenset[str]) -> None:
+    """Else the parent's last close deletes the write-ahead log that the child's COMMIT went to."""
+    engine = in_wal_mode(tmp_path / "a.db")
+    begun, closed = os.pipe(), os.pipe()
+
+    def child() -> None:
+        with engine.connect() as connection:
+            connection.exec_driver_sql("SELECT count(*) FROM t").all()
+        os.write(begun[1], b".")
+        os.read(closed[0], 1)
+        with engine.begin() as connection:
+            connection.exec_driver_sql("INSERT INTO t VALUES ('child')")
+
+    born = Child(child)
+    os.read(begun[0], 1)
+    engine.dispose()
+    os.write(closed[1], b".")
+    born.result()
+    with contextlib.closing(sqlite3.connect(tmp_path / "a.db")) as other:
+        assert other.execute("SELECT who FROM t").fetchall() == ([] if off else [("child",)])
+    for end in (*begun, *closed):
+        os.close(end)
 
 
 @without("null")

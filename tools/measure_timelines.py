@@ -56,6 +56,7 @@ SCENES = (
     Scene("reused-number", "", "guard without identity", "psycopg2"),
     Scene("loop-closed", "", "at-fork", "asyncpg"),
     Scene("file-lock", "rollback", "dispose(close=False)", "sqlite"),
+    Scene("file-log", "", "nothing", "sqlite"),
     Scene("file-goodbye", "gc", "at-fork", "sqlite"),
 )
 

@@ -52,6 +52,7 @@ CLAIMS = {
     "reused-number": "the descriptor is another socket's by now",
     "loop-closed": "the child closes a loop that is the parent's too",
     "file-lock": "the child rolls back pages that the parent wrote",
+    "file-log": "the parent's close deletes the log that the child writes to",
     "file-goodbye": "a collected copy breaks the parent's transaction",
 }
 """What a hazard comes to, in its heading."""
