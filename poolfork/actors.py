@@ -15,8 +15,11 @@ import gc
 import multiprocessing
 import os
 import pathlib
+import pickle
 import re
+import select
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -99,11 +102,55 @@ def repeat(dialect: sa.Dialect, word: str) -> str:
     return _REPEAT[dialect.name, word]
 
 
+class Line:
+    """One end of what a parent and the child that it forks speak over: a `Pipe` with less to it.
+
+    The pipes of `multiprocessing` are Python code, which thousands of children would have to copy from their
+    parent's memory, page by page, before it runs.
+    """
+
+    def __init__(self, end: socket.socket) -> None:
+        self.end = end
+
+    @classmethod
+    def pair(cls) -> tuple[Line, Line]:
+        """Both ends."""
+        ours, theirs = socket.socketpair()
+        return cls(ours), cls(theirs)
+
+    def send(self, facts: dict[str, Any]) -> None:
+        """Send facts, their length before them; raises `OSError` if nobody is there."""
+        told = pickle.dumps(facts)
+        self.end.sendall(len(told).to_bytes(4) + told)
+
+    def poll(self, seconds: float) -> bool:
+        """Wait so long for facts, or for the end."""
+        return bool(select.select([self.end], [], [], seconds)[0])
+
+    def recv(self) -> dict[str, Any]:
+        """The next facts; raises `EOFError` if the other end is closed."""
+        return dict(pickle.loads(self._takes(int.from_bytes(self._takes(4)))))
+
+    def _takes(self, count: int) -> bytes:
+        taken = b""
+        while len(taken) < count:
+            data = self.end.recv(count - len(taken))
+            if not data:
+                raise EOFError
+            taken += data
+        return taken
+
+    def close(self) -> None:
+        """Close this end."""
+        self.end.close()
+
+
 class Actor:
     """What parent and child have in common: an engine, and questions to put through it."""
 
     engine: sa.Engine
     held: Any = None
+    connection: Any = None
 
     def __init__(self, spec: Spec) -> None:
         self.spec = spec
@@ -206,7 +253,7 @@ class Actor:
 class Child(Actor):
     """The child's side. Under fork its engine, and what the parent held, are the inherited ones."""
 
-    def __init__(self, spec: Spec, pipe: Pipe, inherited: Actor | None) -> None:
+    def __init__(self, spec: Spec, pipe: Pipe | Line, inherited: Actor | None) -> None:
         if inherited is None:  # spawn, forkserver: the application makes its engine anew
             super().__init__(spec)
             self.make_engine(pool_size=2, max_overflow=0, pool_timeout=0.5)
@@ -234,9 +281,9 @@ class Child(Actor):
 
     def drops_everything(self) -> None:
         """Forget what was held at the fork, so that only the garbage collector knows it."""
-        self.held = None
+        self.held = self.connection = None
         if hasattr(self, "inherited"):
-            self.inherited.held = None
+            self.inherited.held = self.inherited.connection = None
 
     def reads_locked_row(self, word: str) -> str:
         """Check out, say which session this is, and have the server repeat a word once the row is free."""
@@ -268,7 +315,7 @@ class Child(Actor):
 class Born:
     """A child as its parent sees it."""
 
-    def __init__(self, pid: int, pipe: Pipe, process: Any = None) -> None:
+    def __init__(self, pid: int, pipe: Pipe | Line, process: Any = None) -> None:
         self.pid, self.pipe, self.process = pid, pipe, process
         self.patience = PATIENCE if process is None else START
 
@@ -389,14 +436,15 @@ class Parent(Actor):
         self.step("the parent opens its connections")
         return list(self.do(open_them))
 
-    def holds(self, kind: str = "connection") -> None:
-        """Check a connection (or a Session's) out, begin and insert a row; it stays in ``held``."""
+    def holds_a_session(self) -> None:
+        """Begin in a Session and insert a row; it stays in ``held``, and its Connection in ``connection``."""
         self.make_engine(pool_size=2, max_overflow=0, pool_timeout=0.5)
 
         from sqlalchemy.orm import Session
 
         def begin() -> None:
-            self.held = Session(self.engine) if kind == "session" else self.engine.connect()
+            self.held = Session(self.engine)
+            self.connection = self.held.connection()
             self.insert(self.held, self.parents_row, "parent")
 
         self.step("the parent begins")
@@ -527,7 +575,7 @@ def _fork(actor: Parent | Child, step: Callable[[Child], None], leave: str, how:
         process.start()
         theirs.close()
         return Born(process.pid, ours, process)
-    ours, theirs = multiprocessing.get_context("fork").Pipe()
+    ours, theirs = Line.pair()
     if how == "c":  # who ends, ends first: CPython gives such a child no GIL that another waited for
         for thread in set(threading.enumerate()) - {threading.current_thread()}:
             thread.join(0.2)
@@ -540,14 +588,14 @@ def _fork(actor: Parent | Child, step: Callable[[Child], None], leave: str, how:
     return _lives(actor.spec, step, theirs, leave, actor)
 
 
-def _started(spec: dict[str, Any], step: Callable[[Child], None], pipe: Pipe, leave: str) -> None:
+def _started(spec: dict[str, Any], step: Callable[[Child], None], pipe: Pipe | Line, leave: str) -> None:
     """A spawned child's first function."""
     signal.setitimer(signal.ITIMER_REAL, 15)
     _lives(Spec(**spec), step, pipe, leave, None)
 
 
 def _lives(
-    spec: Spec, step: Callable[[Child], None], pipe: Pipe, leave: str, inherited: Actor | None
+    spec: Spec, step: Callable[[Child], None], pipe: Pipe | Line, leave: str, inherited: Actor | None
 ) -> NoReturn:
     """A child's life: take the step, say how it went, leave. Never returns."""
     try:

@@ -135,7 +135,6 @@ def check(
     """Measure one driver against one server; like `poolfork.table.table`'s JSON, with ``passed`` of ``repeat``."""
     found = all_hazards()
     jobs = plan([driver], recipes, [found[name] for name in hazards])
-    jobs = [job for job in jobs if job.cell["variant"] != "tcp"]  # the URL says how to connect
     to_measure = []
     for job in jobs:
         how, hazard = RECIPES[job.cell["recipe"]], found[job.cell["hazard"]]
@@ -145,8 +144,6 @@ def check(
                 reason
                 or "the URL decides about TLS: crossed and goodbye-* were measured over its own connections"
             )
-        if job.cell["variant"] == "socket":
-            job.cell["variant"] = ""
         if reason:
             job.cell |= {"outcome": "not-run", "detail": reason, "runs": 0}
         else:

@@ -327,13 +327,12 @@ def _rehearse(spec: Spec) -> None:
     signal.setitimer(signal.ITIMER_REAL, START)  # should a server answer who made the table, and nobody else
     parent = Parent(replace(spec, recipe="nothing"), lambda fact: None)
     with contextlib.suppress(sa.exc.SQLAlchemyError):  # what does not work here, the cells will say
-        for kind in "connection", "session":
-            parent.holds(kind)
-            parent.do(parent.held.rollback)
-            parent.do(parent.held.close)
-            parent.asks_backend()
-            parent.asks("parent")
-            parent.do(parent.engine.dispose)
+        parent.holds_a_session()
+        parent.do(parent.held.rollback)
+        parent.do(parent.held.close)
+        parent.asks_backend()
+        parent.asks("parent")
+        parent.do(parent.engine.dispose)
     if parent.loop is not None:
         parent.loop.run_until_complete(parent.loop.shutdown_default_executor())
         parent.loop.close()

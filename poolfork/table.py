@@ -27,7 +27,6 @@ from poolfork.hazards import Hazard, all_hazards
 from poolfork.recipes import RECIPES, Recipe, recipe
 
 Cell = dict[str, Any]
-TRANSPORTS = ("socket", "tcp")
 AT_ONCE = 16  # nurseries: all drivers, so that none is left to wait for its hangs alone
 CELLS_AT_ONCE = 8  # of one nursery, most of which wait rather than work
 AT_WORK = min(12, 4 * (os.cpu_count() or 2))  # cells of all nurseries
@@ -50,9 +49,7 @@ class Job:
     @property
     def transport(self) -> str:
         """Which of the server's doors it goes through."""
-        if self.cell["hazard"] == "tls":
-            return "tls"
-        return "tcp" if self.cell["variant"] == "tcp" else "socket"
+        return "tls" if self.cell["hazard"] == "tls" else "socket"
 
     @property
     def spawns(self) -> bool:
@@ -75,29 +72,19 @@ def plan(
     *,
     variants: bool = True,
 ) -> list[Job]:
-    """All cells, in the table's order. A spawned child costs a second: there only a hazard's first variant."""
+    """All cells, in the table's order. A new program inherits nothing: there only a hazard's first variant."""
     jobs = []
     for driver in drivers:
         for hazard in hazards:
             for name in recipes:
                 several = (
                     variants
-                    and recipe(name).start != "spawn"
+                    and recipe(name).start == "fork"
                     and not meaningless(driver, recipe(name), hazard)
                 )
                 for variant in hazard.variants if several else hazard.variants[:1]:
-                    if driver.server == "sqlite" and variant == "tcp":
-                        continue
-                    jobs.append(
-                        Job(
-                            {
-                                "hazard": hazard.name,
-                                "variant": variant,
-                                "recipe": name,
-                                "driver": driver.name,
-                            }
-                        )
-                    )
+                    cell = {"hazard": hazard.name, "variant": variant, "recipe": name, "driver": driver.name}
+                    jobs.append(Job(cell))
     return jobs
 
 
@@ -424,7 +411,7 @@ def meaningless(driver: Driver, how: Recipe, hazard: Hazard) -> str | None:
     return None
 
 
-_SPAWNED = ("crossed", "goodbye-exit")
+_SPAWNED = ("crossed",)
 _MEASURED = ("outcome", "detail", "runs", "seconds", "measured", "passed", "repeat")
 
 
@@ -461,7 +448,7 @@ def _measure(groups: dict[str, list[Job]], measurement: Measurement) -> None:
             if transport == "tls":
                 server = running.get(f"{driver.server}+tls", server)
                 return Door(*address(driver, str(server.tls), str(server.ca)))
-            return Door(*address(driver, server.url if transport == "socket" else str(server.tcp)))
+            return Door(*address(driver, server.url))
 
         # Our own authority is named; the system's hundred and more would be read by every connection.
         measurement.environment["SSL_CERT_FILE"] = os.devnull

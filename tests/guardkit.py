@@ -23,6 +23,7 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import create_async_engine
 
+from poolfork import guard
 from poolfork.actors import slowness
 
 POSTGRES = ("psycopg2", "psycopg", "pg8000")
@@ -171,3 +172,13 @@ def loop_running() -> Iterator[Callable[[Any], Any]]:
     """A function that runs coroutines to their end in one event loop, with a bound."""
     with asyncio.Runner() as runner:
         yield lambda coroutine: runner.run(asyncio.wait_for(coroutine, BOUND))
+
+
+def in_wal_mode(file: pathlib.Path, **options: Any) -> sa.Engine:
+    """A guarded engine on an SQLite database in WAL mode, with an empty table ``t`` and one idle connection."""
+    engine = guard(sa.create_engine(f"sqlite:///{file}", **options))
+    with engine.connect() as connection:
+        connection.exec_driver_sql("PRAGMA journal_mode = WAL")
+    with engine.begin() as connection:
+        connection.exec_driver_sql("CREATE TABLE t (who TEXT)")
+    return engine

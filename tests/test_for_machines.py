@@ -49,10 +49,11 @@ def table(*cells: dict[str, Any], drivers: dict[str, Any] | None = None, **versi
 
 def test_changes_name_what_turned_and_count_what_fails_in_another_way() -> None:
     """A cell that begins or ceases to be ok is named with both outcomes; a failure of another kind is counted."""
-    old = table(cell("psycopg", "hang"), cell("pg8000", "wrong-row", variant="tcp"), cell("asyncpg", "ok"))
-    new = table(cell("psycopg", "error"), cell("pg8000", "ok", variant="tcp"), cell("asyncpg", "hang"))
+    other = {"hazard": "tls", "variant": "crossed"}
+    old = table(cell("psycopg", "hang"), cell("pg8000", "wrong-row", **other), cell("asyncpg", "ok"))
+    new = table(cell("psycopg", "error"), cell("pg8000", "ok", **other), cell("asyncpg", "hang"))
     assert for_machines.changes(old, new) == [
-        "pg8000: crossed (tcp) with at-fork is ok, was wrong-row",
+        "pg8000: tls (crossed) with at-fork is ok, was wrong-row",
         "asyncpg: crossed with at-fork is hang, was ok",
         "psycopg: 1 cell failing in another way than before",
     ]
@@ -61,11 +62,11 @@ def test_changes_name_what_turned_and_count_what_fails_in_another_way() -> None:
 
 def test_changes_count_what_is_left_to_chance() -> None:
     """A race that comes out otherwise is no news; one that the guard loses is."""
-    race = {"hazard": "locked", "variant": "connect"}
+    race = {"hazard": "locked"}
     old = table(cell("psycopg", "hang", **race), cell("psycopg", "ok", **race, recipe="guard"))
     new = table(cell("psycopg", "ok", **race), cell("psycopg", "hang", **race, recipe="guard"))
     assert for_machines.changes(old, new) == [
-        "psycopg: locked (connect) with guard is hang, was ok",
+        "psycopg: locked with guard is hang, was ok",
         "psycopg: 1 cell left to chance, with another outcome than before",
     ]
 

@@ -24,7 +24,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from guardkit import BOUND, Child, backend, engine_for, forked, loop_running
+from guardkit import BOUND, Child, backend, engine_for, forked, in_wal_mode, loop_running
 from sqlalchemy import pool as pools
 from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import scoped_session, sessionmaker
@@ -633,16 +633,6 @@ def test_switch_interval_survives_forks_of_several_threads(tmp_path: pathlib.Pat
     assert set(answers) == {before} and len(answers) == 20 and sys.getswitchinterval() == before
 
 
-def logged(file: pathlib.Path, **options: Any) -> sa.Engine:
-    """A guarded engine on a database in WAL mode, with a table, and one connection in its pool."""
-    engine = guard(sa.create_engine(f"sqlite:///{file}", **options))
-    with engine.connect() as connection:
-        connection.exec_driver_sql("PRAGMA journal_mode = WAL")
-    with engine.begin() as connection:
-        connection.exec_driver_sql("CREATE TABLE t (who TEXT)")
-    return engine
-
-
 def writes(engine: sa.Engine, who: str) -> None:
     with engine.begin() as connection:
         connection.execute(sa.text("INSERT INTO t VALUES (:who)"), {"who": who})
@@ -652,7 +642,7 @@ def writes(engine: sa.Engine, who: str) -> None:
 def test_idle_connections_to_a_wal_database_are_opened_anew(tmp_path: pathlib.Path, options: Any) -> None:
     """All three are, and no other engine's; the pool counts what it counted."""
     engine, other = (
-        logged(tmp_path / "a.db", **options),
+        in_wal_mode(tmp_path / "a.db", **options),
         guard(sa.create_engine(f"sqlite:///{tmp_path}/b.db")),
     )
     with contextlib.ExitStack() as stack:
@@ -680,7 +670,7 @@ def test_idle_connections_to_a_wal_database_are_opened_anew(tmp_path: pathlib.Pa
 @pytest.mark.parametrize("on_failure", ["warn", "raise"])
 def test_wal_database_in_use_at_the_fork_is_told(tmp_path: pathlib.Path, on_failure: Any) -> None:
     """What is checked out cannot be closed, not even between two transactions of it."""
-    engine = guard(logged(tmp_path / "a.db"), on_failure=on_failure)
+    engine = guard(in_wal_mode(tmp_path / "a.db"), on_failure=on_failure)
     held = engine.connect()
     held.exec_driver_sql("SELECT 1")
     held.rollback()

@@ -24,7 +24,7 @@ from typing import Any
 import psycopg2.extensions
 import pytest
 import sqlalchemy as sa
-from guardkit import Child, backend, engine_for, failures, forked, loop_running
+from guardkit import Child, backend, engine_for, failures, forked, in_wal_mode, loop_running
 from sqlalchemy import pool as pools
 from sqlalchemy.ext.asyncio import create_async_engine
 
@@ -499,16 +499,6 @@ def test_gate_lets_a_connect_finish_before_the_fork(server: str, off: frozenset[
     thread.join(20)
     assert (theirs == "public") is not bool(off)
     engine.dispose()
-
-
-def in_wal_mode(file: pathlib.Path, **options: Any) -> sa.Engine:
-    """A guarded engine on a database in WAL mode with an empty table ``t``."""
-    engine = guard(sa.create_engine(f"sqlite:///{file}", **options))
-    with engine.connect() as connection:
-        connection.exec_driver_sql("PRAGMA journal_mode = WAL")
-    with engine.begin() as connection:
-        connection.exec_driver_sql("CREATE TABLE t (who TEXT)")
-    return engine
 
 
 @without("log")

@@ -6,12 +6,14 @@ import asyncio
 import pathlib
 import re
 import tempfile
+import threading
 from collections.abc import Iterator
 
 import pytest
 import sqlalchemy as sa
 
 from poolfork import servers
+from poolfork.actors import Line
 from poolfork.check import check
 from poolfork.drivers import DRIVERS, address
 from poolfork.hazards import all_hazards
@@ -73,7 +75,7 @@ def test_child_that_closes_its_copy_makes_the_parents_commit_a_lie(postgres: ser
 def test_child_starves_and_hangs_with_the_pid_event(postgres: servers.Server) -> None:
     """The PID event leaves the parent's counters and locks in the child."""
     seen = outcomes(postgres, "psycopg2", "pid-event", "starved", "locked")
-    assert (seen["starved"], seen["locked checkout"]) == ("starved", "hang")
+    assert (seen["starved"], seen["locked"]) == ("starved", "hang")
 
 
 def test_child_that_speaks_first_hears_what_the_parent_listens_for(postgres: servers.Server) -> None:
@@ -183,6 +185,26 @@ def test_check_leaves_no_table(postgres: servers.Server) -> None:
         assert [name for name in sa.inspect(engine).get_table_names() if name.startswith("poolfork_")] == []
     finally:
         engine.dispose()
+
+
+def test_a_line_carries_facts_whole_and_tells_its_end() -> None:
+    """More than a socket's buffer arrives in one piece; who is gone is an end, and not a wait."""
+    ours, theirs = Line.pair()
+    assert not ours.poll(0)
+    facts = {"sessions": [1, "two"], "text": "x" * 1_000_000}
+    writer = threading.Thread(target=theirs.send, args=[facts])
+    writer.start()
+    assert ours.recv() == facts
+    writer.join(5)
+    theirs.send({"left": "exit"})
+    theirs.close()
+    assert ours.poll(5)
+    assert ours.recv() == {"left": "exit"}
+    assert ours.poll(5)
+    with pytest.raises(EOFError):
+        ours.recv()
+    with pytest.raises(OSError):
+        ours.send({"anyone": "there"})
 
 
 def test_every_hazard_can_be_read() -> None:

@@ -39,8 +39,8 @@ RECIPES = (
     *("at-fork", "guard"),
 )
 HAZARDS = (
-    *(("crossed", "socket"), ("goodbye-close", "socket"), ("goodbye-gc", ""), ("goodbye-exit", "")),
-    *(("held-finish", "close"), ("held-use", "connection")),
+    *(("crossed", ""), ("goodbye-close", ""), ("goodbye-gc", ""), ("goodbye-exit", "")),
+    *(("held-finish", "close"), ("held-use", "")),
 )
 THROUGH = ("psycopg", "asyncpg")  # one driver that stays silent when it is collected, one that does not
 fork = multiprocessing.get_context("fork")

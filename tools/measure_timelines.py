@@ -32,17 +32,17 @@ class Scene(NamedTuple):
 
 
 SCENES = (
-    Scene("crossed", "tcp", "nothing", "psycopg"),
-    Scene("goodbye-close", "tcp", "dispose", "psycopg2"),
+    Scene("crossed", "", "nothing", "psycopg"),
+    Scene("goodbye-close", "", "dispose", "psycopg2"),
     Scene("goodbye-gc", "", "dispose(close=False)", "mysqldb"),
     Scene("goodbye-exit", "", "dispose(close=False)", "mysqlconnector"),
     Scene("held-finish", "close", "dispose(close=False)", "psycopg"),
-    Scene("held-use", "connection", "dispose(close=False)", "psycopg2"),
+    Scene("held-use", "", "dispose(close=False)", "psycopg2"),
     Scene("starved", "", "pid-event", "psycopg"),
-    Scene("locked", "checkout", "pid-event", "psycopg"),
-    Scene("thread-local", "gc", "at-fork", "psycopg2"),
+    Scene("locked", "", "pid-event", "psycopg"),
+    Scene("thread-local", "", "at-fork", "psycopg2"),
     Scene("grandchild", "", "dispose", "psycopg"),
-    Scene("state", "temporary", "nothing", "psycopg"),
+    Scene("state", "", "nothing", "psycopg"),
     Scene("c-fork", "", "at-fork", "psycopg"),
     Scene("event-loop", "running", "dispose(close=False)", "asyncpg"),
     Scene("tls", "crossed", "nothing", "psycopg2"),
@@ -57,7 +57,7 @@ SCENES = (
     Scene("loop-closed", "", "at-fork", "asyncpg"),
     Scene("file-lock", "rollback", "dispose(close=False)", "sqlite"),
     Scene("file-log", "", "nothing", "sqlite"),
-    Scene("file-goodbye", "gc", "at-fork", "sqlite"),
+    Scene("file-goodbye", "", "at-fork", "sqlite"),
 )
 
 

@@ -211,21 +211,18 @@ def child_closes_the_loop(child: Child) -> None:
 
 @hazard(
     "file-goodbye",
-    "gc",
-    "exit",
     only="sqlite",
     passes_when="after the parent's COMMIT all its rows are there and the file passes integrity_check",
 )
 def file_goodbye(parent: Parent, variant: str) -> None:
-    """The parent is in the middle of a large transaction; the child lets its copy be collected, or exits."""
+    """The parent is in the middle of a large transaction; the child lets its copy be collected, and exits."""
     if parent.driver.server != "sqlite":
         raise NotRun("only SQLite keeps its journal beside the file")
     parent.make_engine(pool_size=2, max_overflow=0, pool_timeout=0.5)
     parent.step("the parent writes")
     parent.do(_half_written, parent)
     with parent.judged():
-        leave = "exit" if variant == "exit" else "_exit"
-        parent.fork(child_lets_go_of_the_file, leave=leave).leaves()
+        parent.fork(child_lets_go_of_the_file, leave="exit").leaves()
     parent.step("the parent commits")
     with parent.judged("parent-lost"):
         parent.do(_finish, parent)

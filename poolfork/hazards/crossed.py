@@ -8,7 +8,7 @@ from poolfork.hazards import hazard
 _OWN = "every answer is the asker's own, nobody errs or hangs, and the backend ids differ"
 
 
-@hazard("crossed", "socket", "tcp", passes_when=_OWN)
+@hazard("crossed", passes_when=_OWN)
 def crossed(parent: Parent, variant: str) -> None:
     """The child waits for its answer at a locked row; stopped there, it lets the parent ask and read first."""
     speak_at_once(parent)

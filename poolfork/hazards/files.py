@@ -84,7 +84,7 @@ def child_ends_the_transaction(child: Child, how: str) -> None:
 def file_log(parent: Parent, variant: str) -> None:
     """The parent's connection to a database in WAL mode lies idle; the parent closes its pool, then the child commits.
 
-    No transaction is open at the fork. A parent's pool is closed at the latest when the parent exits.
+    No transaction is open at the fork. A parent's pool is closed at the latest when the parent exits normally.
     """
     if parent.driver.server != "sqlite":
         raise NotRun("only SQLite keeps its log beside the file")

@@ -18,15 +18,16 @@ from poolfork.hazards import hazard
     "held-finish",
     "close",
     "drop",
-    "unwind",
     "exit",
-    "session-close",
-    "session-drop",
     passes_when="the parent's COMMIT keeps its row",
 )
 def held_finish(parent: Parent, variant: str) -> None:
-    """The parent has inserted a row and forks; the child finishes with its copy; the parent commits."""
-    parent.holds("session" if variant.startswith("session") else "connection")
+    """The parent's Session has inserted a row; the child finishes with its copies of it and of its Connection.
+
+    ``close``: it leaves the Connection's ``with`` block by an exception, which closes it, and closes the
+    Session. ``drop``: it forgets both and collects. ``exit``: it just leaves. Then the parent commits.
+    """
+    parent.holds_a_session()
     leave = "exit" if variant == "exit" else "_exit"
     with parent.judged():
         facts = None
@@ -39,62 +40,54 @@ def held_finish(parent: Parent, variant: str) -> None:
 
 
 def child_finishes(child: Child, how: str) -> None:
-    """Apply the recipe, then close, drop or unwind the copy; or just leave."""
+    """Apply the recipe, then close or drop the copies; or just leave."""
     child.applies_recipe()
-    error = ""
+    errors: list[str] = []
     if child.held is None:
         pass  # spawned: there is no copy
-    elif how in ("close", "session-close"):
-        error = child.tries(child.held.close)
-    elif how in ("drop", "session-drop"):
-        error = child.tries(child.drops_everything)
+    elif how == "drop":
+        errors = [child.tries(child.drops_everything)]
         gc.collect()
-    elif how == "unwind":
-        error = child.tries(child_unwinds, child)
-    child.says(error_seen=error)
+    elif how == "close":
+        errors = [child.tries(child_unwinds, child), child.tries(child.held.close)]
+    child.says(error_seen="; ".join(filter(None, errors)))
 
 
 def child_unwinds(child: Child) -> None:
-    """Leave ``with engine.connect()`` by an exception, as a traceback through the caller's frames does."""
-    with contextlib.suppress(ZeroDivisionError), child.held:
+    """Leave the Connection's block by an exception, as a traceback through the caller's frames does."""
+    with contextlib.suppress(ZeroDivisionError), child.connection:
         raise ZeroDivisionError
 
 
-@hazard(
-    "held-use",
-    "connection",
-    "session",
-    passes_when="a clear error in the child, the parent's transaction intact",
-)
+@hazard("held-use", passes_when="clear errors in the child, the parent's transaction intact")
 def held_use(parent: Parent, variant: str) -> None:
-    """The child inserts a row through its copy of the parent's Connection or Session."""
-    parent.holds(variant)
-    child = parent.fork(child_uses_the_copy)
+    """The parent's Session has inserted a row; the child uses its copies of the Session and of its Connection."""
+    parent.holds_a_session()
+    child = parent.fork(child_uses_the_copies)
     with parent.judged():
-        error = child.hears()["error_seen"]
-        if not error:
-            parent.found(
-                "wrong-row", "the child's statement ran inside the parent's transaction, without an error"
-            )
-        elif not re.search(r"fork|\bprocess\b|pid\b|inherit", error, re.I):
-            parent.found("error", f"child: an error that does not say why: {error}")
-        else:
-            parent.remark(f"child: {error}")
+        for what, error in child.hears()["errors_seen"].items():
+            if not error:
+                parent.found(
+                    "wrong-row",
+                    f"the child's statement on its {what} ran inside the parent's transaction, without an error",
+                )
+            elif not re.search(r"fork|\bprocess\b|pid\b|inherit", error, re.I):
+                parent.found("error", f"child, on its {what}: an error that does not say why: {error}")
+            else:
+                parent.remark(f"child, on its {what}: {error}")
         child.leaves()
     parent.commits()
 
 
-def child_uses_the_copy(child: Child) -> None:
-    """Apply the recipe and execute on the copy."""
+def child_uses_the_copies(child: Child) -> None:
+    """Apply the recipe, insert a row through the Connection, then ask through the Session."""
     child.applies_recipe()
     if child.held is None:
-        child.says(error_seen="spawned: no copy in this process")
+        child.says(errors_seen={"copies": "spawned: no copy in this process"})
         return
-    try:
-        child.do(child.insert, child.held, child.childs_row, "child")
-        child.says(error_seen="")
-    except Exception as error:  # noqa: BLE001 - the text is kept
-        child.says(error_seen=f"{type(error).__name__}: {' '.join(str(error).split())}"[:400])
+    inserts = child.tries(child.insert, child.connection, child.childs_row, "child")
+    asks = child.tries(lambda: child.held.execute(sa.text("SELECT 1")).all())
+    child.says(errors_seen={"Connection": inserts, "Session": asks})
 
 
 _NUMBERS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 100) SELECT "

@@ -8,13 +8,15 @@ import gc
 import sys
 import threading
 import time
+from collections.abc import Callable
 
 import sqlalchemy as sa
 
 from poolfork.actors import PATIENCE, STEP, Born, Child, Missed, NotRun, Parent, tell
 from poolfork.hazards import hazard
 
-FORKS = 100
+CONTENDING, CONNECTING = 70, 30
+FORKS = CONTENDING + CONNECTING
 BATCH = 10
 
 
@@ -59,8 +61,6 @@ def child_checks_out_two(child: Child) -> None:
 
 @hazard(
     "locked",
-    "checkout",
-    "connect",
     passes_when=f"a checkout within 2 s in every one of {FORKS} forks",
     only="threads",
     seconds=60,
@@ -68,55 +68,67 @@ def child_checks_out_two(child: Child) -> None:
 def locked(parent: Parent, variant: str) -> None:
     """Three threads of the parent hammer a pool whenever it forks; stops after the batch that fails.
 
-    ``checkout``: they contend for a pool of two. ``connect``: they open and close connections all
-    the time, so that the fork meets a driver's own locks; 30 forks, because that is slow.
+    For 70 forks they contend for a pool of two. For 30 more they open and close connections all the time,
+    so that the fork meets a driver's own locks.
     """
     if parent.loop is not None:
         raise NotRun("an asyncio engine is not shared between threads")
-    connecting = variant == "connect"
-    parent.make_engine(pool_size=4 if connecting else 2, max_overflow=0, pool_timeout=30)
+    parent.runs = 0
+    sys.setswitchinterval(
+        0.0002
+    )  # the threads give way to each other, and to the fork, in the middle of anything
+    contending = functools.partial(parent.asks, "parent")
+    connecting = functools.partial(_opens_and_closes, parent)
+    if parent.recipe.start != "fork":
+        _hammered(parent, "check out", contending, 1)  # a new program shares no lock: one is enough
+    elif _hammered(parent, "check out", contending, CONTENDING):
+        parent.engine.dispose()
+        _hammered(parent, "connect", connecting, CONNECTING)
+
+
+def _opens_and_closes(parent: Parent) -> None:
+    with parent.engine.connect() as connection:
+        connection.detach()  # closed, not given back: the next one is opened anew
+
+
+def _hammered(parent: Parent, what: str, hammer: Callable[[], object], forks: int) -> bool:
+    """Fork so often while three threads hammer a new engine; whether all children, and the threads, fared well."""
+    parent.make_engine(pool_size=2 if what == "check out" else 4, max_overflow=0, pool_timeout=30)
     over, busy, errors = threading.Event(), threading.Event(), []
 
-    def hammer() -> None:
+    def work() -> None:
         while not over.is_set():
             busy.wait(0.5)
             try:
-                if connecting:
-                    with parent.engine.connect() as connection:
-                        connection.detach()  # closed, not given back: the next one is opened anew
-                else:
-                    parent.asks("parent")
+                hammer()
             except Exception as error:  # noqa: BLE001 - whatever it is, the thread lost its session
                 errors.append(tell(error))
                 return
 
     parent.asks("parent")
-    threads = [threading.Thread(target=hammer, daemon=True) for _ in range(3)]
+    threads = [threading.Thread(target=work, daemon=True) for _ in range(3)]
     for thread in threads:
         thread.start()
-    forks = 30 if connecting else FORKS
-    forks = forks if parent.recipe.start == "fork" else 1  # a new program shares no lock: one is enough
     missed: list[Missed] = []
-    parent.runs = 0
-    sys.setswitchinterval(
-        0.0002
-    )  # the threads give way to each other, and to the fork, in the middle of anything
-    while parent.runs < forks and not (missed or errors):
+    done = 0
+    while done < forks and not (missed or errors):
         busy.set()
         batch = [parent.fork(child_asks) for _ in range(min(BATCH, forks))]
         busy.clear()  # the forks are what counts; the children shall have the processor now
-        parent.runs += len(batch)
+        done += len(batch)
         missed = _failures(batch)
+    parent.runs += done
     over.set()
     busy.set()
     for outcome in {failure.outcome for failure in missed}:
         texts = [failure.detail for failure in missed if failure.outcome == outcome]
-        parent.found(outcome, f"{len(texts)} of {parent.runs} children: {texts[0]}")
+        parent.found(outcome, f"{len(texts)} of {done} children, beside threads that {what}: {texts[0]}")
     parent.step("the parent's threads end")
     for thread in threads:
         thread.join(PATIENCE)
     if errors:
-        parent.found("parent-lost", errors[0])
+        parent.found("parent-lost", f"a thread that was to {what}: {errors[0]}")
+    return not (missed or errors)
 
 
 def _failures(batch: list[Born]) -> list[Missed]:
@@ -142,13 +154,14 @@ def child_asks(child: Child) -> None:
 
 @hazard(
     "thread-local",
-    "gc",
-    "exit",
     only="threads",
     passes_when="the parent's session answers, and its COMMIT keeps its row",
 )
 def thread_local(parent: Parent, variant: str) -> None:
-    """Another thread of the parent holds a connection in a ``threading.local``; the main thread forks."""
+    """Another thread of the parent holds a connection in a ``threading.local``; the main thread forks.
+
+    The child uses its pool, collects garbage, and leaves by the interpreter's normal exit.
+    """
     if parent.loop is not None:
         raise NotRun("an asyncio engine is not shared between threads")
     ready, forked = threading.Event(), threading.Event()
@@ -174,9 +187,7 @@ def thread_local(parent: Parent, variant: str) -> None:
     if not ready.wait(STEP):
         raise sa.exc.InvalidRequestError("the thread could not begin")
     with parent.judged():
-        parent.fork(
-            functools.partial(child_lives_on), leave="exit" if variant == "exit" else "_exit"
-        ).leaves()
+        parent.fork(child_lives_on, leave="exit").leaves()
     parent.step("the thread asks again")
     forked.set()
     worker.join(2 * STEP)
