@@ -72,19 +72,28 @@ def test_changes_count_what_is_left_to_chance() -> None:
 
 
 def test_changes_tell_cells_and_versions_that_come_and_go() -> None:
-    """New and vanished cells are counted by driver; other versions are named with the ones before."""
+    """Cells that are newly measured, or not any more, are counted by driver; other versions are named."""
     old = table(
-        cell("psycopg", "ok"), cell("mysqldb", "ok"), drivers={"psycopg": {"psycopg": "3.2"}}, python="3.11.1"
+        cell("psycopg", "ok"),
+        cell("mysqldb", "ok"),
+        cell("pg8000", "not-run"),
+        cell("asyncpg", "ok"),
+        drivers={"psycopg": {"psycopg": "3.2"}},
+        python="3.11.1",
     )
     new = table(
         cell("psycopg", "ok"),
         cell("psycopg", "ok", recipe="guard"),
+        cell("pg8000", "ok"),
+        cell("asyncpg", "not-run"),
         drivers={"psycopg": {"psycopg": "3.3"}},
         python="3.11.2",
     )
     assert for_machines.changes(old, new) == [
-        "psycopg: 1 cell measured for the first time",
-        "mysqldb: 1 cell not in the table any more",
+        "psycopg: 1 cell newly measured",
+        "pg8000: 1 cell newly measured",
+        "mysqldb: 1 cell not measured any more",
+        "asyncpg: 1 cell not measured any more",
         "psycopg: measured with psycopg 3.3, before with psycopg 3.2",
         "measured with Python 3.11.2, before with 3.11.1",
     ]

@@ -235,12 +235,13 @@ def keep_index_entries(app: Sphinx) -> list[Any]:
 
 
 def _named(table: dict[str, Any]) -> dict[str, str]:
-    """Outcome of each cell, by the cell's name."""
+    """Outcome of each cell that was measured, by the cell's name."""
     return {
         f"{cell['driver']}: {cell['hazard']}"
         + (f" ({cell['variant']})" if cell.get("variant") else "")
         + f" with {cell['recipe']}": cell["outcome"]
         for cell in table["cells"]
+        if cell["outcome"] != "not-run"
     }
 
 
@@ -280,8 +281,8 @@ def changes(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
         [name for name in both if name not in turned + races], "failing in another way than before"
     )
     told += _several(races, "left to chance, with another outcome than before")
-    told += _several([name for name in after if name not in before], "measured for the first time")
-    told += _several([name for name in before if name not in after], "not in the table any more")
+    told += _several([name for name in after if name not in before], "newly measured")
+    told += _several([name for name in before if name not in after], "not measured any more")
     was, now = old.get("versions", {}), new.get("versions", {})
     for kind, words in {"drivers": now.get("drivers", {}), "servers": now.get("servers", {})}.items():
         earlier = was.get(kind, {})
