@@ -189,13 +189,19 @@ class Measurement:
                 if number in at_work:
                     at_work.pop(number).release()
 
+            def has_had_its_time(number: int) -> None:
+                if number in at_work and _processors_are_taken():  # then it may be slow rather than wait
+                    asyncio.get_running_loop().call_later(AT_WORK_FOR, has_had_its_time, number)
+                else:
+                    gives_up_its_place(number)
+
             async def ask_for(lane: list[int], slots: asyncio.Semaphore) -> None:
                 for number in lane:
                     await under_way.acquire()
                     await slots.acquire()
                     at_work[number] = slots
                     if slots is self.places and not all_hazards()[jobs[number].cell["hazard"]].busy:
-                        asyncio.get_running_loop().call_later(AT_WORK_FOR, gives_up_its_place, number)
+                        asyncio.get_running_loop().call_later(AT_WORK_FOR, has_had_its_time, number)
                     await ask({"do": "cell", "number": number, "spec": spec(number, jobs[number])})
 
             lanes: tuple[list[int], list[int]] = [], []
@@ -227,6 +233,15 @@ class Measurement:
             with contextlib.suppress(TimeoutError, OSError):
                 await asyncio.wait_for(asyncio.shield(hears.read()), 15)
             says.close()
+
+
+def _processors_are_taken() -> bool:
+    """Whether more wants to run at this moment than two for each processor; False where the system does not tell."""
+    try:
+        runnable = pathlib.Path("/proc/loadavg").read_text().split()[3].partition("/")[0]
+    except (OSError, IndexError):
+        return False
+    return int(runnable) > 2 * (os.cpu_count() or 1)
 
 
 Nurseries = Callable[[str], Awaitable[tuple[asyncio.StreamReader, asyncio.StreamWriter]]]

@@ -5,8 +5,11 @@ from __future__ import annotations
 import functools
 import gc
 import json
+import os
 import pathlib
 import secrets
+import subprocess
+import sys
 import threading
 import time
 from typing import Any
@@ -101,6 +104,23 @@ def test_missing_driver_is_listed_with_the_command_that_brings_it(monkeypatch: p
             "command": "pip install pymysql",
         }
     ]
+
+
+@pytest.mark.skipif(not pathlib.Path("/proc/loadavg").exists(), reason="only Linux tells what wants to run")
+def test_a_cell_is_slow_rather_than_waiting_while_the_processors_are_taken() -> None:
+    """Else ever more cells would begin on a machine that has no time for those that it has."""
+    busy = "import time; end = time.monotonic() + 10\nwhile time.monotonic() < end: pass"
+    hungry = [subprocess.Popen([sys.executable, "-c", busy]) for _ in range(3 * (os.cpu_count() or 1) + 2)]
+    try:
+        end, taken = time.monotonic() + 10, False
+        while not taken and time.monotonic() < end:
+            taken = tables._processors_are_taken()
+            time.sleep(0.01)
+        assert taken
+    finally:
+        for process in hungry:
+            process.kill()
+            process.wait()
 
 
 def test_a_word_is_repeated_in_the_dialects_own_words() -> None:
