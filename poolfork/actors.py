@@ -456,13 +456,37 @@ class Parent(Actor):
         ``leave`` says how it goes: ``_exit``, or ``exit`` for the interpreter's normal end with
         finalizers. ``how="c"`` forks as a C program does, past Python's hooks.
         """
+        self.step("the child is started")
+        self._is_about_to_fork()
+        return _fork(self, step, leave, how)
+
+    def forks(self, step: Callable[[Child], None], count: int) -> list[Born]:
+        """Start so many children the recipe's way, one right after the other; they leave by ``_exit``."""
+        if self.recipe.start != "fork" or self.recipe.dispose_before_fork:
+            return [
+                self.fork(step) for _ in range(count)
+            ]  # after a dispose(), threads shall use the pool again
+        self.step("the children are started")
+        lines = [Line.pair() for _ in range(count)]
+        born = []
+        for ours, theirs in lines:
+            self._is_about_to_fork()
+            pid = os.fork()
+            if not pid:
+                for end in {*sum(lines, ())} - {theirs}:
+                    end.close()
+                _is_born(self, step, theirs, "_exit")
+            born.append(Born(pid, ours))
+        for _, theirs in lines:
+            theirs.close()
+        return born
+
+    def _is_about_to_fork(self) -> None:
         if self.recipe.dispose_before_fork:
             self.do(self.engine.dispose)
-        self.step("the child is started")
         if not self.aged:
             gc.collect()  # it has lived for a while: in which order a child's collector finalizes is no chance now
             self.aged = True
-        return _fork(self, step, leave, how)
 
     def still_has(self, backend: Any) -> None:
         """Ask through the pool: the parent's session answers, and is the one it was before the fork."""
@@ -583,9 +607,14 @@ def _fork(actor: Parent | Child, step: Callable[[Child], None], leave: str, how:
     if pid:
         theirs.close()
         return Born(pid, ours)
-    signal.setitimer(signal.ITIMER_REAL, 15)  # nobody survives a cell, whatever happens to its parent
     ours.close()
-    return _lives(actor.spec, step, theirs, leave, actor)
+    return _is_born(actor, step, theirs, leave)
+
+
+def _is_born(parent: Actor, step: Callable[[Child], None], line: Line, leave: str) -> NoReturn:
+    """A forked child's first function."""
+    signal.setitimer(signal.ITIMER_REAL, 15)  # nobody survives a cell, whatever happens to its parent
+    _lives(parent.spec, step, line, leave, parent)
 
 
 def _started(spec: dict[str, Any], step: Callable[[Child], None], pipe: Pipe | Line, leave: str) -> None:

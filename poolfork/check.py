@@ -30,6 +30,7 @@ from poolfork.table import (
     again_and_again,
     base_versions,
     meaningless,
+    nurseries,
     plan,
     take_the_worst,
     throw_away_servers,
@@ -152,7 +153,6 @@ def check(
         raise BadInput(f"nothing is left to measure: {'; '.join({job.cell['detail'] for job in jobs})}")
     rounds = again_and_again(to_measure, repeat)
     measurement = Measurement(progress_bar(sys.stderr))
-    measurement.dialects[driver.name] = url.drivername
     with contextlib.ExitStack() as stack:
         place = url
         if driver.server == "sqlite":  # what corrupts a file must not be tried on the user's
@@ -162,9 +162,9 @@ def check(
         try:
             _refuse_a_shared_session(driver, door.url)
             _try_to_make_a_table(driver, door.url)
-            asyncio.run(
-                measurement.run({driver.name: rounds}, lambda name, transport: door, cells_at_once=AT_ONCE)
-            )
+            groups = {driver.name: rounds}
+            lines = stack.enter_context(nurseries(groups, {driver.name: url.drivername}))
+            asyncio.run(measurement.run(groups, lambda name, transport: door, lines, cells_at_once=AT_ONCE))
         except NurseryError as error:
             raise BadInput(f"the driver brought the measuring process down: {error}") from None
         except ServerError as error:

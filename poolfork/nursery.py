@@ -1,11 +1,10 @@
 """Where cells are born: a fresh process, without a single connection, that forks a parent for each cell.
 
-`main` is all that its process does, its standard input being a socket. Over that comes, for each
-driver, the driver's dialect with a *line*, another socket: a nursery for this driver is forked, and
-hence need not import everything again. It reads jobs from its line, one JSON object each, and writes
-there what came of them. Each cell's parent leads a session of its own, so that it is killed with all
-its children; when the line ends, however that comes, everything ends, and the nursery drops the
-table that it made.
+`main` is all that its process does. It inherits a *line*, a socket, for each driver, and forks a
+nursery for each, which hence need not import everything again. A nursery reads jobs from its line,
+one JSON object each, and writes there what came of them. Each cell's parent leads a session of its
+own, so that it is killed with all its children; when the line ends, however that comes, everything
+ends, and the nursery drops the table that it made.
 """
 
 from __future__ import annotations
@@ -20,19 +19,17 @@ import os
 import select
 import shutil
 import signal
-import socket
 import sys
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from multiprocessing import forkserver
+from multiprocessing import forkserver, resource_tracker
 from typing import Any
 
 import sqlalchemy as sa
 
 from poolfork.actors import SEVERITY, START, STEP, NotRun, Parent, Spec, repeat, tell
-from poolfork.drivers import of_url
 from poolfork.hazards import all_hazards
 from poolfork.recipes import recipe
 
@@ -156,8 +153,6 @@ class Nursery:
             all_hazards()[spec.hazard].seconds * (1 if forks else 3),
             STEP if forks else 3 * START,
         )
-        if recipe(spec.recipe).start == "forkserver":
-            forkserver.ensure_running()  # one for all cells: what it forks is as empty as it is itself
         ours, theirs = os.pipe()
         pid = os.fork()
         if pid:
@@ -166,7 +161,6 @@ class Nursery:
             return None
         os.setsid()
         signal.setitimer(signal.ITIMER_REAL, seconds + 5)  # should the nursery be killed
-        forkserver._forkserver.ensure_running = lambda: None  # type: ignore[method-assign]  # the nursery's does run
         for descriptor in [self.line, ours, *self.cells]:
             os.close(descriptor)
         self.cells = {}
@@ -307,11 +301,6 @@ def _warm(dialect: str) -> None:
     for word in "parent", "child":
         repeat(engine.dialect, word)
     str(sa.select(table.c.id).with_for_update().compile(dialect=engine.dialect))
-    hazards = {hazard.probe.__module__ for hazard in all_hazards().values()}
-    modules = [*hazards, type(engine.dialect).__module__, *of_url(url).modules]
-    forkserver.set_forkserver_preload(
-        [*modules, *["sqlalchemy.ext.asyncio"] * kind.is_async, "poolfork.rehearsal"]
-    )
     for module in (
         "psycopg_binary",
         "asyncio.base_events",
@@ -347,32 +336,50 @@ def _rehearse(spec: Spec) -> None:
 
 
 def main() -> None:
-    """Fork a nursery for each line that comes over standard input, until that ends."""
+    """Fork a nursery for each line that we were given, and wait until they have ended.
+
+    The one argument is JSON: ``lines``, each line's descriptor with the driver's dialect; ``methods``, the
+    start methods that cells will need beside fork; ``preload``, the modules that a forkserver is to import.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    all_hazards()
-    importlib.import_module("sqlalchemy.orm")
-    door = socket.socket(fileno=os.dup(0))
+    job = json.loads(sys.argv[1])
+    lines = {int(line): dialect for line, dialect in job["lines"].items()}
+    for line in lines:
+        os.set_inheritable(line, False)
     nothing = os.open(os.devnull, os.O_RDWR)
     for descriptor in (0, 1, 2) if "POOLFORK_DEBUG" not in os.environ else (0,):
-        os.dup2(nothing, descriptor)  # nobody who is born here shall hold the line open, or speak
+        os.dup2(nothing, descriptor)  # nobody who is born here shall speak
     os.close(nothing)
-    while True:
-        dialect, lines, _, _ = socket.recv_fds(door, 200, 1)
-        with contextlib.suppress(ChildProcessError):
-            while os.waitpid(-1, os.WNOHANG)[0]:
-                pass
-        if not lines:
+    if "forkserver" in job["methods"]:  # one for all cells: what it forks is as empty as it is itself
+        forkserver.set_forkserver_preload(job["preload"])
+        forkserver.ensure_running()
+        forkserver._forkserver.ensure_running = lambda: None  # type: ignore[method-assign]  # ours, whoever asks
+    elif "spawn" in job["methods"]:
+        resource_tracker.ensure_running()
+    all_hazards()
+    importlib.import_module("sqlalchemy.orm")
+    nurseries = []
+    while lines:
+        line, dialect = lines.popitem()
+        nursery = os.fork()
+        if not nursery:
+            for other in lines:
+                os.close(other)
+            _serve(line, dialect)
             return
-        if not os.fork():
-            break
-        os.close(lines[0])
-        door.send(b".")
-    door.close()
+        os.close(line)
+        nurseries.append(nursery)
+    for nursery in nurseries:
+        os.waitpid(nursery, 0)
+
+
+def _serve(line: int, dialect: str) -> None:
+    """A nursery's life, and that of each cell's parent, which begins here too."""
     os.setsid()
-    _warm(dialect.decode())
+    _warm(dialect)
     gc.collect()
     gc.freeze()  # what is here is every cell's, and nobody's garbage
-    life = Nursery(lines[0]).run()
+    life = Nursery(line).run()
     if life is not None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
         life()

@@ -15,19 +15,20 @@ import secrets
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+import sqlalchemy as sa
+
 from poolfork import servers
 from poolfork.actors import SEVERITY, Spec, slowness
-from poolfork.drivers import DRIVERS, Driver, address, machine, versions
+from poolfork.drivers import DRIVERS, Driver, address, machine, of_url, versions
 from poolfork.hazards import Hazard, all_hazards
 from poolfork.recipes import RECIPES, Recipe, recipe
 
 Cell = dict[str, Any]
-AT_ONCE = 16  # nurseries: all drivers, so that none is left to wait for its hangs alone
 CELLS_AT_ONCE = 8  # of one nursery, most of which wait rather than work
 AT_WORK = min(12, 4 * (os.cpu_count() or 2))  # cells of all nurseries
 AT_WORK_FOR = (
@@ -95,58 +96,54 @@ class Measurement:
         self.progress = progress or (lambda done, total, bad: None)
         self.done = self.total = self.bad = 0
         self.server_versions: dict[str, str] = {}
-        self.dialects: dict[str, str] = {}
         self.places = asyncio.Semaphore(AT_WORK)
         self.programs = asyncio.Semaphore(os.cpu_count() or 2)
-        self.environment: dict[str, str] = {}
 
     async def run(
         self,
         groups: dict[str, list[Job]],
         doors: Callable[[str, str], Door],
+        lines: dict[str, socket.socket],
         *,
-        at_once: int = AT_ONCE,
         cells_at_once: int = CELLS_AT_ONCE,
         keep_going: bool = False,
+        finished: Callable[[str], object] = lambda name: None,
     ) -> None:
         """Measure the groups (a driver's name and its jobs); the outcome is written into each job's cell.
 
-        With ``keep_going`` a driver whose server or nursery fails is ``not-run``; else that is raised.
+        ``lines`` are those of `nurseries`. With ``keep_going`` a driver whose server or nursery fails is
+        ``not-run``; else that is raised. ``finished`` is told each driver's name when its cells are over.
         """
         self.total = sum(map(len, groups.values()))
         self.progress(0, self.total, 0)
-        gate = asyncio.Semaphore(at_once)
 
         async def one(name: str, jobs: list[Job]) -> None:
-            async with gate:
-                try:
-                    await self._group(name, jobs, doors, nurseries, cells_at_once)
-                except (servers.ServerError, NurseryError) as error:
-                    if not keep_going:
-                        raise
-                    for job in jobs:
-                        job.cell.setdefault("outcome", "not-run")
-                        job.cell |= (
-                            {"detail": str(error), "runs": 0} if job.cell["outcome"] == "not-run" else {}
-                        )
-
-        async with _nurseries(self.environment) as nurseries:
             try:
-                async with asyncio.TaskGroup() as tasks:
-                    for name, jobs in sorted(groups.items(), key=lambda group: -len(group[1])):
-                        tasks.create_task(one(name, jobs))
-            except BaseExceptionGroup as group:
-                raise group.exceptions[0] from None
+                await self._group(name, jobs, doors, lines[name], cells_at_once)
+            except (servers.ServerError, NurseryError) as error:
+                if not keep_going:
+                    raise
+                for job in jobs:
+                    job.cell.setdefault("outcome", "not-run")
+                    job.cell |= {"detail": str(error), "runs": 0} if job.cell["outcome"] == "not-run" else {}
+            finished(name)
+
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                for name, jobs in sorted(groups.items(), key=lambda group: -len(group[1])):
+                    tasks.create_task(one(name, jobs))
+        except BaseExceptionGroup as group:
+            raise group.exceptions[0] from None
 
     async def _group(
         self,
         name: str,
         jobs: list[Job],
         doors: Callable[[str, str], Door],
-        nurseries: Nurseries,
+        line: socket.socket,
         cells_at_once: int,
     ) -> None:
-        hears, says = await nurseries(self.dialects.get(name) or DRIVERS[name].dialect)
+        hears, says = await asyncio.open_connection(sock=line, limit=2**20)
         try:
             table = f"poolfork_{secrets.token_hex(6)}"
 
@@ -244,48 +241,59 @@ def _processors_are_taken() -> bool:
     return int(runnable) > 2 * (os.cpu_count() or 1)
 
 
-Nurseries = Callable[[str], Awaitable[tuple[asyncio.StreamReader, asyncio.StreamWriter]]]
+@contextlib.contextmanager
+def nurseries(
+    groups: dict[str, list[Job]], dialects: dict[str, str] | None = None, **environment: str
+) -> Iterator[dict[str, socket.socket]]:
+    """Start a nursery for each group's driver; yields what speaks with each. They warm up by themselves.
 
-
-@contextlib.asynccontextmanager
-async def _nurseries(environment: dict[str, str]) -> AsyncIterator[Nurseries]:
-    """Start the process that nurseries are forked from; yields what forks one for a dialect, and speaks with it."""
-    ours, theirs = socket.socketpair()
-    with ours:
-        ours.setblocking(False)
-        with theirs:
-            process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-c",  # not -m: a spawned child would import the nursery once more, as its main module
-                "from poolfork.nursery import main; main()",
-                stdin=theirs.fileno(),
-                stdout=asyncio.subprocess.DEVNULL,
-                stderr=None if "POOLFORK_DEBUG" in os.environ else asyncio.subprocess.DEVNULL,
+    ``dialects`` names those that a driver's name does not tell.
+    """
+    chosen = {name: (dialects or {}).get(name) or DRIVERS[name].dialect for name in groups}
+    methods = {recipe(job.cell["recipe"]).start for jobs in groups.values() for job in jobs}
+    with contextlib.ExitStack() as stack:
+        pairs = {name: socket.socketpair() for name in chosen}
+        ours = {name: stack.enter_context(pair[0]) for name, pair in pairs.items()}
+        theirs = {name: pair[1] for name, pair in pairs.items()}
+        job = {
+            "lines": {line.fileno(): chosen[name] for name, line in theirs.items()},
+            "methods": sorted(methods),
+            "preload": _preloaded(chosen.values()) if "forkserver" in methods else [],
+        }
+        try:
+            process = subprocess.Popen(
+                [
+                    sys.executable,
+                    "-c",  # not -m: a spawned child would import the nursery once more, as its main module
+                    "from poolfork.nursery import main; main()",
+                    json.dumps(job),
+                ],
+                pass_fds=[line.fileno() for line in theirs.values()],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=None if "POOLFORK_DEBUG" in os.environ else subprocess.DEVNULL,
                 start_new_session=True,
                 env=os.environ | environment,
             )
-        one_at_a_time = asyncio.Lock()
-
-        async def nursery(dialect: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-            line, its_end = socket.socketpair()
-            async with one_at_a_time:
-                try:
-                    with its_end:
-                        socket.send_fds(ours, [dialect.encode()], [its_end.fileno()])
-                    forked = await asyncio.get_running_loop().sock_recv(ours, 1)
-                except OSError:
-                    forked = b""
-            if not forked:
-                line.close()
-                raise NurseryError("the process that nurseries are forked from died")
-            return await asyncio.open_connection(sock=line, limit=2**20)
-
-        try:
-            yield nursery
         finally:
-            ours.close()
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(asyncio.shield(process.wait()), 5)
+            for line in theirs.values():
+                line.close()
+        try:
+            yield ours
+        finally:
+            for line in ours.values():
+                line.close()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(5)
+
+
+def _preloaded(dialects: Iterable[str]) -> list[str]:
+    """The modules that a forkserver imports, for its children to find."""
+    modules = [hazard.probe.__module__ for hazard in all_hazards().values()]
+    for url in [sa.make_url(f"{dialect}://") for dialect in dialects]:
+        kind = url.get_dialect()
+        modules += [kind.__module__, *of_url(url).modules, *["sqlalchemy.ext.asyncio"] * kind.is_async]
+    return [*dict.fromkeys(modules), "poolfork.rehearsal"]
 
 
 @contextlib.contextmanager
@@ -318,10 +326,13 @@ def table(
     recipes: Iterable[str] | None = None,
     hazards: Iterable[str] | None = None,
     repeat: int = 1,
+    every_cell: bool = False,
     cache: bool = True,
     progress: Callable[[int, int, int], None] | None = None,
 ) -> dict[str, Any]:
     """Measure the table (all of it, or the named part) and return it as the JSON that the site renders.
+
+    With ``every_cell`` also what is `told_elsewhere`.
 
     ``cells`` is a list, each with hazard, variant, recipe, driver, outcome, runs, detail, seconds and the
     time it was measured (with ``repeat``, each is measured so many times: the worst outcome counts, and
@@ -342,13 +353,17 @@ def table(
     found = all_hazards()
     jobs = plan(chosen, list(recipes or RECIPES), [found[name] for name in hazards or found])
     server_versions = _server_versions(chosen)
+    driver_versions, base = {driver.name: versions(driver) for driver in chosen}, base_versions()
     memory = Memory.load() if cache else Memory({})
     code = _code()
     to_measure: dict[str, list[Job]] = {}
     why_no_tls = _why_no_tls()
     for job in jobs:
         driver, how = DRIVERS[job.cell["driver"]], recipe(job.cell["recipe"])
-        reason = how.missing() or meaningless(driver, how, found[job.cell["hazard"]])
+        hazard = found[job.cell["hazard"]]
+        reason = how.missing() or meaningless(driver, how, hazard)
+        if not every_cell:
+            reason = reason or told_elsewhere(how, hazard)
         if job.transport == "tls":
             reason = reason or why_no_tls
         if reason:
@@ -360,8 +375,8 @@ def table(
                 code,
                 guard,
                 job.cell,
-                versions(driver),
-                base_versions(),
+                driver_versions[driver.name],
+                base,
                 server_versions.get(job.transport + driver.server),
                 repeat,
             ]
@@ -387,10 +402,10 @@ def table(
                 memory.save()
     return {
         "cells": [job.cell for job in jobs],
-        "versions": base_versions()
+        "versions": base
         | {
             "servers": {kind: text for kind, text in server_versions.items() if text},
-            "drivers": {driver.name: versions(driver) for driver in chosen},
+            "drivers": driver_versions,
         },
         "hazards": {
             hazard.name: {
@@ -421,12 +436,28 @@ def meaningless(driver: Driver, how: Recipe, hazard: Hazard) -> str | None:
         return "a file has no wire to encrypt"
     if hazard.name == "c-fork" and how.start != "fork":
         return f"{how.start} starts a new program: there is no bare fork from C"
-    if how.start == "spawn" and hazard.name not in _SPAWNED:
-        return "a new program, as with forkserver, which is measured; each spawned child costs a second"
+    if how.start == "spawn" and hazard.name not in _NEW_PROGRAMS["spawn"]:
+        return "a new program, as with forkserver; each spawned child costs a second"
     return None
 
 
-_SPAWNED = ("crossed",)
+def told_elsewhere(how: Recipe, hazard: Hazard) -> str | None:
+    """Why a cell's outcome follows from that of another, which is measured, or None."""
+    if how.name == "at-fork" and hazard.name == "locked":
+        return "a hundred forks to see the same call as dispose(close=False) makes, which is measured"
+    if hazard.name not in _NEW_PROGRAMS.get(how.start, (hazard.name,)):
+        return "a new program inherits nothing, whatever the parent holds; the other hazards show it"
+    return None
+
+
+# The hazards that are measured with a child that is a new program.
+_NEW_PROGRAMS = {
+    "spawn": ("crossed",),
+    "forkserver": (
+        "crossed", "goodbye-close", "goodbye-gc", "goodbye-exit", "held-use", "starved", "locked", "state", "tls",
+        "event-loop",
+    ),
+}  # fmt: skip
 _MEASURED = ("outcome", "detail", "runs", "seconds", "measured", "passed", "repeat")
 
 
@@ -453,7 +484,8 @@ def _measure(groups: dict[str, list[Job]], measurement: Measurement) -> None:
     if "postgresql" in kinds and servers.openssl_postgres_home():
         kinds.add("postgresql+tls")
     measurement.progress(0, sum(map(len, groups.values())), 0)  # servers take seconds to start
-    with throw_away_servers(kinds) as running:
+    # Our own authority is named; the system's hundred and more would be read by every connection.
+    with nurseries(groups, SSL_CERT_FILE=os.devnull) as lines, throw_away_servers(kinds) as running:
 
         def doors(name: str, transport: str) -> Door:
             driver = DRIVERS[name]
@@ -465,9 +497,15 @@ def _measure(groups: dict[str, list[Job]], measurement: Measurement) -> None:
                 return Door(*address(driver, str(server.tls), str(server.ca)))
             return Door(*address(driver, server.url))
 
-        # Our own authority is named; the system's hundred and more would be read by every connection.
-        measurement.environment["SSL_CERT_FILE"] = os.devnull
-        asyncio.run(measurement.run(groups, doors, keep_going=True))
+        needed = [DRIVERS[name].server for name in groups]
+
+        def finished(name: str) -> None:
+            needed.remove(server := DRIVERS[name].server)
+            if server not in needed:  # it need not be waited for at the end
+                stops.submit(running[server].stop)
+
+        with ThreadPoolExecutor() as stops:
+            asyncio.run(measurement.run(groups, doors, lines, keep_going=True, finished=finished))
 
 
 @dataclass

@@ -33,6 +33,9 @@ def _arguments(arguments: list[str]) -> argparse.Namespace:
         metavar="N",
         help="measure every cell N times; the worst outcome counts",
     )
+    parser.add_argument(
+        "--every-cell", action="store_true", help="measure also the cells whose outcome another cell tells"
+    )
     parser.add_argument("--no-cache", action="store_true", help="measure again what was measured before")
     return parser.parse_args(arguments)
 
@@ -71,6 +74,7 @@ def main(arguments: list[str]) -> int:
             recipes=options.recipe,
             hazards=options.hazard,
             repeat=options.repeat,
+            every_cell=options.every_cell,
             cache=not options.no_cache,
             progress=progress_bar(sys.stderr),
         )

@@ -17,7 +17,7 @@ from poolfork.actors import Line
 from poolfork.check import check
 from poolfork.drivers import DRIVERS, address
 from poolfork.hazards import all_hazards
-from poolfork.table import Door, Measurement, plan
+from poolfork.table import Door, Measurement, nurseries, plan
 
 
 @pytest.fixture(scope="module")
@@ -157,7 +157,8 @@ def test_parent_over_tls_sees_the_reported_error(postgres: servers.Server) -> No
         if job.cell["variant"] in ("crossed", "goodbye-gc")
     ]
     door = Door(*address(DRIVERS["psycopg2"], postgres.tls, str(postgres.ca)))
-    asyncio.run(Measurement().run({"psycopg2": jobs}, lambda name, transport: door))
+    with nurseries({"psycopg2": jobs}) as lines:
+        asyncio.run(Measurement().run({"psycopg2": jobs}, lambda name, transport: door, lines))
     seen = {(job.cell["recipe"], job.cell["variant"]): job.cell for job in jobs}
     assert re.search("bad record mac|EOF detected", seen["nothing", "goodbye-gc"]["detail"])
     assert seen["guard", "crossed"]["outcome"] == seen["guard", "goodbye-gc"]["outcome"] == "ok"

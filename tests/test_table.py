@@ -42,6 +42,30 @@ def test_plan_has_a_cell_for_each_hazard_recipe_and_driver() -> None:
     assert len(meant) >= 1000
 
 
+def test_what_another_cell_tells_is_measured_when_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every recipe keeps cells of its own; what is left out says why, and ``--every-cell`` leaves nothing out."""
+    hazards = all_hazards()
+    for recipe in RECIPES.values():
+        left_out = [hazard for hazard in hazards.values() if tables.told_elsewhere(recipe, hazard)]
+        assert recipe.name in ("at-fork", "spawn", "forkserver") or not left_out
+        assert len(left_out) < len(hazards)
+    asked: list[list[tuple[str, str]]] = []
+
+    def measure(groups: dict[str, list[tables.Job]], measurement: tables.Measurement) -> None:
+        asked.append([(job.cell["hazard"], job.cell["recipe"]) for job in groups.get("psycopg", [])])
+
+    monkeypatch.setattr(tables, "_measure", measure)
+    for every_cell in False, True:
+        told = tables.table(drivers=["psycopg"], cache=False, every_cell=every_cell)
+        left_out = [cell for cell in told["cells"] if cell.get("outcome") == "not-run"]
+        assert all(cell["detail"] for cell in left_out)
+    fewer, all_of_them = asked
+    assert {("locked", "at-fork"), ("copy", "forkserver"), ("grandchild", "forkserver")} <= set(
+        all_of_them
+    ) - set(fewer)
+    assert set(fewer) < set(all_of_them)
+
+
 def test_table_measured_twice_is_read_the_second_time(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -113,7 +113,7 @@ def _hammered(parent: Parent, what: str, hammer: Callable[[], object], forks: in
     done = 0
     while done < forks and not (missed or errors):
         busy.set()
-        batch = [parent.fork(child_asks) for _ in range(min(BATCH, forks))]
+        batch = parent.forks(child_asks, min(BATCH, forks))
         busy.clear()  # the forks are what counts; the children shall have the processor now
         done += len(batch)
         missed = _failures(batch)
