@@ -338,11 +338,11 @@ def _rehearse(spec: Spec) -> None:
 def main() -> None:
     """Fork a nursery for each line that we were given, and wait until they have ended.
 
-    The one argument is JSON: ``lines``, each line's descriptor with the driver's dialect; ``methods``, the
+    Standard input tells them as JSON: ``lines``, each line's descriptor with the driver's dialect; ``methods``, the
     start methods that cells will need beside fork; ``preload``, the modules that a forkserver is to import.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    job = json.loads(sys.argv[1])
+    job = json.load(sys.stdin)
     lines = {int(line): dialect for line, dialect in job["lines"].items()}
     for line in lines:
         os.set_inheritable(line, False)

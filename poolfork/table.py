@@ -266,10 +266,9 @@ def nurseries(
                     sys.executable,
                     "-c",  # not -m: a spawned child would import the nursery once more, as its main module
                     "from poolfork.nursery import main; main()",
-                    json.dumps(job),
                 ],
                 pass_fds=[line.fileno() for line in theirs.values()],
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
                 stderr=None if "POOLFORK_DEBUG" in os.environ else subprocess.DEVNULL,
                 start_new_session=True,
@@ -279,6 +278,8 @@ def nurseries(
             for line in theirs.values():
                 line.close()
         try:
+            with contextlib.suppress(BrokenPipeError), process.stdin as says:  # type: ignore[union-attr]
+                says.write(json.dumps(job).encode())
             yield ours
         finally:
             for line in ours.values():
