@@ -333,7 +333,7 @@ def table(
 ) -> dict[str, Any]:
     """Measure the table (all of it, or the named part) and return it as the JSON that the site renders.
 
-    With ``every_cell`` also what is `told_elsewhere`.
+    What is `told_elsewhere` is measured with ``every_cell``, or if ``recipes`` names it.
 
     ``cells`` is a list, each with hazard, variant, recipe, driver, outcome, runs, detail, seconds and the
     time it was measured (with ``repeat``, each is measured so many times: the worst outcome counts, and
@@ -363,7 +363,7 @@ def table(
         driver, how = DRIVERS[job.cell["driver"]], recipe(job.cell["recipe"])
         hazard = found[job.cell["hazard"]]
         reason = how.missing() or meaningless(driver, how, hazard)
-        if not every_cell:
+        if not every_cell and recipes is None:  # who names a recipe is told of it
             reason = reason or told_elsewhere(how, hazard)
         if job.transport == "tls":
             reason = reason or why_no_tls
@@ -437,28 +437,29 @@ def meaningless(driver: Driver, how: Recipe, hazard: Hazard) -> str | None:
         return "a file has no wire to encrypt"
     if hazard.name == "c-fork" and how.start != "fork":
         return f"{how.start} starts a new program: there is no bare fork from C"
-    if how.start == "spawn" and hazard.name not in _NEW_PROGRAMS["spawn"]:
-        return "a new program, as with forkserver; each spawned child costs a second"
+    if how.start == "spawn" and hazard.name not in _SPAWNED:
+        return "a new program, as with forkserver, which is measured; each spawned child costs a second"
     return None
 
 
 def told_elsewhere(how: Recipe, hazard: Hazard) -> str | None:
-    """Why a cell's outcome follows from that of another, which is measured, or None."""
-    if how.name == "at-fork" and hazard.name == "locked":
-        return "a hundred forks to see the same call as dispose(close=False) makes, which is measured"
-    if hazard.name not in _NEW_PROGRAMS.get(how.start, (hazard.name,)):
-        return "a new program inherits nothing, whatever the parent holds; the other hazards show it"
-    return None
+    """Why a cell's outcome follows from that of another, which is measured, or None.
+
+    That it does is tested, on the published table, which has every cell.
+    """
+    if hazard.name in _OF_ITS_OWN.get(how.name, (hazard.name,)):
+        return None
+    if how.name == "at-fork":
+        return "the call of dispose(close=False), made by the hook: as measured there"
+    return "a new program inherits nothing, whatever the parent holds: as measured on the other hazards"
 
 
-# The hazards that are measured with a child that is a new program.
-_NEW_PROGRAMS = {
-    "spawn": ("crossed",),
-    "forkserver": (
-        "crossed", "goodbye-close", "goodbye-gc", "goodbye-exit", "held-use", "starved", "locked", "state", "tls",
-        "event-loop",
-    ),
-}  # fmt: skip
+_SPAWNED = ("crossed",)
+# The hazards on which a recipe can do otherwise than the recipe that tells its outcome.
+_OF_ITS_OWN = {
+    "at-fork": ("crossed", "starved", "grandchild", "c-fork", "event-loop"),
+    "forkserver": ("crossed", "goodbye-exit", "held-use", "starved", "locked", "state"),
+}
 _MEASURED = ("outcome", "detail", "runs", "seconds", "measured", "passed", "repeat")
 
 

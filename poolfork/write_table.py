@@ -34,7 +34,9 @@ def _arguments(arguments: list[str]) -> argparse.Namespace:
         help="measure every cell N times; the worst outcome counts",
     )
     parser.add_argument(
-        "--every-cell", action="store_true", help="measure also the cells whose outcome another cell tells"
+        "--every-cell",
+        action="store_true",
+        help="measure also the cells whose outcome another recipe's tells (left out unless --recipe names it)",
     )
     parser.add_argument("--no-cache", action="store_true", help="measure again what was measured before")
     return parser.parse_args(arguments)

@@ -21,4 +21,4 @@ def measure(progress: Callable[..., None]) -> dict[str, Any]:
     from poolfork.table import table
 
     os.environ["XDG_CACHE_HOME"] = str(CACHE / "table")
-    return table(progress=progress)
+    return table(every_cell=True, progress=progress)
