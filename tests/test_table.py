@@ -62,19 +62,27 @@ def test_what_another_cell_tells_is_measured_when_asked_for(monkeypatch: pytest.
 
 
 def test_what_another_cell_tells_it_tells_rightly() -> None:
-    """The published table has every cell: those that ``table`` leaves out pass where the cell does that tells them."""
+    """The published table has every cell: those that ``table`` leaves out pass where the cell does that tells them.
+
+    Where the order of events is not forced (truth-table.rst says where), two cells that are the same may differ.
+    """
     cells = json.loads((ROOT / "doc" / "measured" / "table.json").read_text())["cells"]
     passed = {
         (cell["recipe"], cell["hazard"], cell["variant"], cell["driver"]): cell["outcome"] == "ok"
         for cell in cells
         if cell["outcome"] != "not-run"
     }
-    told = [place for place in passed if tables.told_elsewhere(RECIPES[place[0]], all_hazards()[place[1]])]
+    told = [
+        (recipe, hazard, variant, driver)
+        for recipe, hazard, variant, driver in passed
+        if tables.told_elsewhere(RECIPES[recipe], all_hazards()[hazard])
+        and hazard != "locked"
+        and not (hazard == "cursor" and driver in ("asyncmy", "aiomysql"))
+    ]
     assert len(told) > 300
     for recipe, *place in told:
-        assert passed[recipe, *place] is (recipe == "forkserver" or passed["dispose(close=False)", *place]), (
-            place
-        )
+        expected = recipe == "forkserver" or passed["dispose(close=False)", *place]
+        assert passed[recipe, *place] is expected, (recipe, place)
 
 
 def test_table_measured_twice_is_read_the_second_time(

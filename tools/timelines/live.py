@@ -177,6 +177,7 @@ def of_children(tell: Teller, port: int) -> None:
         return fork(actor, step, leave, how)
 
     inner._lives, inner._fork = begins, forks
+    inner.Parent.forks = lambda parent, step, count: [parent.fork(step) for _ in range(count)]
 
 
 def sockets_to(port: int) -> int:
