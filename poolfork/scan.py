@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import json
 import os
 import pwd
@@ -319,6 +320,7 @@ def _covers(listener: Socket, mine: Socket) -> bool:
     return same_place and listener.local[0] in (mine.local[0], "0.0.0.0", "::")
 
 
+@functools.cache
 def _program(name: str) -> str | None:
     """The kind of database that a program of this name serves."""
     return next((kind for pattern, kind in PROGRAMS if pattern.match(name)), None)

@@ -13,6 +13,8 @@ import resource
 import signal
 import socket
 import sqlite3
+import subprocess
+import sys
 import threading
 import time
 import uuid
@@ -334,6 +336,18 @@ def test_guard_is_idempotent_and_can_be_undone(server: str) -> None:
     unguard(engine)
     engine.dispose()
     assert poolfork.guard is guard
+
+
+def test_package_imports_sqlalchemy_when_the_guard_is_asked_for() -> None:
+    """``scan`` needs none of it; and ``poolfork.guard`` stays the function, whoever imports the module first."""
+    told = (
+        "import sys, poolfork; assert 'sqlalchemy' not in sys.modules, 'early';"
+        "import poolfork.guard; from poolfork.guard import guard, GuardWarning;"
+        "import poolfork as package; from poolfork import *;"
+        "assert guard is package.guard is poolfork.guard and package.GuardWarning is GuardWarning;"
+        "assert {*package.__all__} <= {*dir(package)} & {*globals()} and not hasattr(package, 'nothing')"
+    )
+    subprocess.run([sys.executable, "-c", told], check=True, timeout=60)
 
 
 @pytest.mark.parametrize("thing", ["postgresql://", None, object()])
