@@ -13,6 +13,7 @@ import pathlib
 import pickle
 import select
 import signal
+import sys
 import threading
 import time
 import traceback
@@ -77,31 +78,41 @@ def failures() -> set[str]:
     return {text for state in states if state is not None for text in state.failures}
 
 
-def others_idle() -> None:
-    """Wait until no other thread of this process is at work; fails the test if that takes too long.
+@contextlib.contextmanager
+def others_idle() -> Iterator[None]:
+    """Begin when no other thread of this process is at work; fails the test if that takes too long.
 
-    A child that C forked beside a thread that waits for the GIL may inherit the GIL's lock taken, and hang:
-    CPython tells what holds it anew in its own forks only. Who waits for the GIL wakes every 5 ms, and the
-    kernel counts that.
+    A child that C forked beside a thread that waits for the GIL may inherit the GIL's lock taken, or be asked for
+    the GIL by a thread that it does not have, and hang: CPython sets that right in its own forks only. Who waits for
+    the GIL wakes every 5 ms, and the kernel counts that. Once nobody does, whoever comes has to wait for longer
+    than the fork takes before he asks for the GIL, in a child that is forked here as well.
     """
+    tasks, c = pathlib.Path("/proc/self/task"), ctypes.PyDLL(None)  # whose calls keep the GIL
 
-    def switches() -> dict[str, list[str]]:
-        found = {}
-        for status in pathlib.Path("/proc/self/task").glob("*/status"):
-            with contextlib.suppress(OSError):  # it has ended
-                told = [line for line in status.read_text().splitlines() if "ctxt_switches" in line]
-                if status.parent.name != str(threading.get_native_id()):
-                    found[status.parent.name] = told
+    def switches(files: list[bytes]) -> list[bytes]:
+        found, told = [], ctypes.create_string_buffer(4096)
+        for name in files:
+            if (file := c.open(name, os.O_RDONLY | os.O_CLOEXEC)) >= 0:  # else it has ended
+                found.append(told.raw[: max(0, c.read(file, told, len(told)))].partition(b"ctxt_switches")[2])
+                c.close(file)
         return found
 
-    end = time.monotonic() + BOUND
-    before = switches()
-    while True:
-        ctypes.PyDLL(None).usleep(15000)  # with the GIL, so that whoever wants it has to wait
-        if (now := switches()) == before:
-            return
-        assert time.monotonic() < end, "another thread is at work: no fork from C here"
-        before = now
+    me, usual, end = threading.get_native_id(), sys.getswitchinterval(), time.monotonic() + BOUND
+    try:
+        while True:
+            files = [bytes(task / "status") for task in tasks.iterdir() if int(task.name) != me]
+            before = switches(files)
+            c.usleep(15000)
+            if switches(files) == before:
+                sys.setswitchinterval(BOUND)
+                c.usleep(2 * round(usual * 1e6))  # who had just begun to wait asks now
+                if switches(files) == before:
+                    break
+                sys.setswitchinterval(usual)
+            assert time.monotonic() < end, "another thread is at work: no fork from C here"
+        yield
+    finally:
+        sys.setswitchinterval(usual)
 
 
 class Child:
@@ -115,8 +126,11 @@ class Child:
     ) -> None:
         self.reader, writer = os.pipe()
         if how == "c":
-            others_idle()
-        self.pid = ctypes.PyDLL(None).fork() if how == "c" else os.fork()
+            fork = ctypes.PyDLL(None).fork
+            with others_idle():
+                self.pid = fork()
+        else:
+            self.pid = os.fork()
         if self.pid:
             os.close(writer)
             return
