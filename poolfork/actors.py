@@ -465,7 +465,7 @@ class Parent(Actor):
         if self.recipe.start != "fork" or self.recipe.dispose_before_fork:
             return [
                 self.fork(step) for _ in range(count)
-            ]  # after a dispose(), threads shall use the pool again
+            ]  # after a dispose() threads shall use the pool again
         self.step("the children are started")
         lines = [Line.pair() for _ in range(count)]
         born = []

@@ -46,6 +46,7 @@ class Job:
 
     cell: Cell
     key: str = ""
+    told_elsewhere: bool = False
 
     @property
     def transport(self) -> str:
@@ -202,8 +203,9 @@ class Measurement:
                     await ask({"do": "cell", "number": number, "spec": spec(number, jobs[number])})
 
             lanes: tuple[list[int], list[int]] = [], []
-            for number, job in reversed(list(enumerate(jobs))):  # the last hazards wait longest: they begin
-                lanes[job.spawns].append(number)
+            # The last hazards wait longest: they begin. So does crossed, which may hang: nothing shall at the end.
+            for number in sorted(range(len(jobs)), key=lambda n: (jobs[n].cell["hazard"] != "crossed", -n)):
+                lanes[jobs[number].spawns].append(number)
             asking = [
                 asyncio.create_task(ask_for(lane, slots))
                 for lane, slots in zip(lanes, (self.places, self.programs), strict=True)
@@ -333,7 +335,7 @@ def table(
 ) -> dict[str, Any]:
     """Measure the table (all of it, or the named part) and return it as the JSON that the site renders.
 
-    What is `told_elsewhere` is measured with ``every_cell``, or if ``recipes`` names it.
+    What is `told_elsewhere` is measured with ``every_cell``, or if ``recipes`` or ``hazards`` are named.
 
     ``cells`` is a list, each with hazard, variant, recipe, driver, outcome, runs, detail, seconds and the
     time it was measured (with ``repeat``, each is measured so many times: the worst outcome counts, and
@@ -363,8 +365,9 @@ def table(
         driver, how = DRIVERS[job.cell["driver"]], recipe(job.cell["recipe"])
         hazard = found[job.cell["hazard"]]
         reason = how.missing() or meaningless(driver, how, hazard)
-        if not every_cell and recipes is None:  # who names a recipe is told of it
-            reason = reason or told_elsewhere(how, hazard)
+        if not (every_cell or recipes or hazards) and not reason:  # what is named is measured
+            reason = told_elsewhere(how, hazard, job.cell["variant"])
+            job.told_elsewhere = reason is not None
         if job.transport == "tls":
             reason = reason or why_no_tls
         if reason:
@@ -419,6 +422,7 @@ def table(
         },
         "recipes": list(RECIPES),
         "not_run": not_run,
+        "told_elsewhere": sum(job.told_elsewhere for job in jobs),
         "written": _now(),
     }
 
@@ -442,11 +446,17 @@ def meaningless(driver: Driver, how: Recipe, hazard: Hazard) -> str | None:
     return None
 
 
-def told_elsewhere(how: Recipe, hazard: Hazard) -> str | None:
+def told_elsewhere(how: Recipe, hazard: Hazard, variant: str) -> str | None:
     """Why a cell's outcome follows from that of another, which is measured, or None.
 
-    That it does is tested, on the published table, which has every cell.
+    That it does is tested, on the published table, which has every cell. The guard is measured on all of them.
     """
+    if how.name == "guard":
+        return None
+    if how.start == "spawn":
+        return "a new program, as with forkserver, which is measured; each spawned child costs a second"
+    if reason := _AS_GOODBYE_EXIT.get((hazard.name, variant)):
+        return f"{reason}: as measured on goodbye-exit"
     if hazard.name in _OF_ITS_OWN.get(how.name, (hazard.name,)):
         return None
     if how.name == "at-fork":
@@ -459,6 +469,10 @@ _SPAWNED = ("crossed",)
 _OF_ITS_OWN = {
     "at-fork": ("crossed", "starved", "grandchild", "c-fork", "event-loop"),
     "forkserver": ("crossed", "goodbye-exit", "held-use", "starved", "locked", "state"),
+}
+_AS_GOODBYE_EXIT = {
+    ("temp-table", ""): "a temporary table is lost with its session",
+    ("tls", "goodbye-exit"): "the same goodbye, encrypted",
 }
 _MEASURED = ("outcome", "detail", "runs", "seconds", "measured", "passed", "repeat")
 

@@ -36,7 +36,8 @@ def _arguments(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--every-cell",
         action="store_true",
-        help="measure also the cells whose outcome another recipe's tells (left out unless --recipe names it)",
+        help="measure also the cells whose outcome follows from another's (left out unless --recipe or --hazard"
+        " names what to measure)",
     )
     parser.add_argument("--no-cache", action="store_true", help="measure again what was measured before")
     return parser.parse_args(arguments)
@@ -90,6 +91,12 @@ def main(arguments: list[str]) -> int:
     counts = collections.Counter(cell["outcome"] for cell in measured["cells"])
     summary = ", ".join(f"{count} {word}" for word, count in counts.most_common())
     print(f"{len(measured['cells'])} cells in {time.monotonic() - start:.0f} s: {summary}", file=sys.stderr)
+    if measured["told_elsewhere"]:
+        print(
+            f"{measured['told_elsewhere']} of those not run follow from another cell, which their detail names;"
+            " to measure them: --every-cell",
+            file=sys.stderr,
+        )
     for missing in measured["not_run"]:
         print(
             f"not run: {missing['driver']}: {missing['reason']}; to run it: {missing['command']}",

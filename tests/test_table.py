@@ -45,20 +45,26 @@ def test_plan_has_a_cell_for_each_hazard_recipe_and_driver() -> None:
 
 
 def test_what_another_cell_tells_is_measured_when_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is left out says why, and ``--every-cell`` leaves nothing out."""
-    asked: list[set[tuple[str, str]]] = []
+    """What is left out says why; ``--every-cell`` leaves nothing out, nor does who names a hazard."""
+    asked: list[set[tuple[str, ...]]] = []
 
     def measure(groups: dict[str, list[tables.Job]], measurement: tables.Measurement) -> None:
-        asked.append({(job.cell["hazard"], job.cell["recipe"]) for job in groups["psycopg"]})
+        names = ("hazard", "variant", "recipe")
+        asked.append({tuple(job.cell[name] for name in names) for job in groups["psycopg"]})
 
     monkeypatch.setattr(tables, "_measure", measure)
     for every_cell in False, True:
         told = tables.table(drivers=["psycopg"], cache=False, every_cell=every_cell)
         assert all(cell["detail"] for cell in told["cells"] if cell.get("outcome") == "not-run")
-    fewer, all_of_them = asked
+        assert bool(told["told_elsewhere"]) is not every_cell
+    tables.table(drivers=["psycopg"], hazards=["temp-table"], cache=False)
+    fewer, all_of_them, named = asked
     left_out = all_of_them - fewer
-    assert fewer < all_of_them and {recipe for _, recipe in left_out} == {"at-fork", "forkserver"}
-    assert ("c-fork", "at-fork") in fewer and {("locked", "at-fork"), ("copy", "forkserver")} <= left_out
+    assert fewer < all_of_them and not any(recipe == "guard" for *_, recipe in left_out)
+    assert {("locked", "", "at-fork"), ("copy", "in", "forkserver"), ("crossed", "", "spawn")} <= left_out
+    assert {("tls", "goodbye-exit", "dispose"), ("temp-table", "", "nothing")} <= left_out
+    assert {("c-fork", "", "at-fork"), ("tls", "crossed", "dispose"), ("crossed", "", "forkserver")} <= fewer
+    assert named == {cell for cell in all_of_them if cell[0] == "temp-table"}
 
 
 def test_what_another_cell_tells_it_tells_rightly() -> None:
@@ -75,14 +81,19 @@ def test_what_another_cell_tells_it_tells_rightly() -> None:
     told = [
         (recipe, hazard, variant, driver)
         for recipe, hazard, variant, driver in passed
-        if tables.told_elsewhere(RECIPES[recipe], all_hazards()[hazard])
+        if tables.told_elsewhere(RECIPES[recipe], all_hazards()[hazard], variant)
         and hazard != "locked"
         and not (hazard == "cursor" and driver in ("asyncmy", "aiomysql"))
     ]
-    assert len(told) > 300
-    for recipe, *place in told:
-        expected = recipe == "forkserver" or passed["dispose(close=False)", *place]
-        assert passed[recipe, *place] is expected, (recipe, place)
+    assert len(told) > 450 and {"temp-table", "tls"} < {hazard for _, hazard, *_ in told}
+    for recipe, hazard, variant, driver in told:
+        if (hazard, variant) in {("temp-table", ""), ("tls", "goodbye-exit")}:
+            expected = passed[recipe, "goodbye-exit", "", driver]
+        elif recipe == "at-fork":
+            expected = passed["dispose(close=False)", hazard, variant, driver]
+        else:
+            expected = passed["forkserver", "crossed", "", driver]
+        assert passed[recipe, hazard, variant, driver] is expected, (recipe, hazard, variant, driver)
 
 
 def test_table_measured_twice_is_read_the_second_time(
