@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pathlib
 import sys
+import tempfile
 from typing import Any
 
 import pytest
@@ -24,12 +25,13 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module")
-def found(postgres_server: Server) -> dict[str, Any]:
+def found(postgres_server: Server, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """Every part, measured twice and on few connections: enough for its form, too little for its figures."""
     url = sa.make_url(postgres_server.url).set(drivername="postgresql+psycopg")
     told = url.render_as_string(hide_password=False)
     sa.create_engine(told).connect().close()
     with pytest.MonkeyPatch.context() as few:
+        few.setattr(tempfile, "tempdir", str(tmp_path_factory.mktemp("c")))  # for the folders of forkservers
         few.setattr(measure_cost, "POOLED", {"psycopg": (1, 3), "sqlite in memory": (1, 30)})
         return {
             "checkout": measure_cost.checkouts(told, range(2)),
