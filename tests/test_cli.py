@@ -100,9 +100,9 @@ def test_check_says_by_its_exit_code_whether_the_recipes_pass(url: str) -> None:
     assert bad.returncode == 1 and "starved 2/2" in bad.stdout
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_user_who_stops_a_check_leaves_nothing(url: str, how: signal.Signals) -> None:
-    """Ctrl-C and kill -9: no process stays, the table is dropped."""
+    """Ctrl-C, kill and kill -9: no process stays, the table is dropped."""
     check = subprocess.Popen(
         [sys.executable, "-m", "poolfork", "check", url],
         cwd=ROOT,

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import gc
 import json
 import os
 import pathlib
 import secrets
+import signal
 import subprocess
 import sys
 import threading
 import time
 from typing import Any
 
+import psutil
 import pytest
 import sqlalchemy as sa
 
@@ -211,3 +214,67 @@ def test_rehearsal_leaves_nothing_to_inherit() -> None:
 
             assert in_a_process(left_over, 20) == {"threads": 1, "descriptors": 0, "engines": 0}, driver.name
             in_a_process(functools.partial(drop_table, spec), 20)
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_user_who_stops_a_table_leaves_nothing(
+    how: signal.Signals, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Ctrl-C, kill and kill -9 while it measures: no server, no nursery, no child and no folder stays."""
+    folder = tmp_path_factory.mktemp("t")
+    for above in (folder, *folder.parents[:3]):  # as root, PostgreSQL runs as nobody
+        with contextlib.suppress(PermissionError):
+            above.chmod(above.stat().st_mode | 0o011)
+    table = subprocess.Popen(
+        [
+            sys.executable, "-m", "poolfork", "table", "--no-cache", "--repeat", "20", "--driver", "psycopg",
+            "--hazard", "crossed", "--recipe", "guard", "--recipe", "forkserver",
+        ],
+        cwd=ROOT, env=os.environ | {"TMPDIR": str(folder)},
+        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    ours: set[psutil.Process] = set()
+    try:
+        deadline = time.monotonic() + 60
+        while not _in_folder(folder) or not any(_is_a_cells(table.pid, process) for process in ours):
+            assert table.poll() is None and time.monotonic() < deadline, "it does not measure"
+            ours |= set(psutil.Process(table.pid).children(recursive=True))
+        ours |= _in_folder(folder) | set(psutil.Process(table.pid).children(recursive=True))
+        os.kill(table.pid, how)
+        assert table.wait(40) == (130 if how == signal.SIGINT else -how)
+    finally:
+        table.kill()
+        table.wait(10)
+    deadline = time.monotonic() + 40
+    while time.monotonic() < deadline and (
+        any(map(_alive, ours)) or _in_folder(folder) or any(folder.iterdir())
+    ):
+        time.sleep(0.1)
+    assert [process for process in ours | _in_folder(folder) if _alive(process)] == []
+    assert list(folder.iterdir()) == []
+
+
+def _in_folder(folder: pathlib.Path) -> set[psutil.Process]:
+    """The processes at work in a folder: servers, whose parent has left them to init."""
+    found = set()
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.cwd().startswith(f"{folder}/"):
+                found.add(process)
+    return found
+
+
+def _is_a_cells(table: int, process: psutil.Process) -> bool:
+    """Whether it is a cell's parent, or a child of one: below the table, the nurseries' first process and a nursery."""
+    with contextlib.suppress(psutil.Error):
+        above = [parent.pid for parent in process.parents()]
+        return "poolfork.nursery" in " ".join(process.cmdline()) and table in above[2:]
+    return False
+
+
+def _alive(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
