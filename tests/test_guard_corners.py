@@ -848,7 +848,8 @@ def test_second_copy_of_the_guard_is_told(server: Server) -> None:
     """The file may be copied, but not beside itself."""
     code = (
         "import importlib.util, sys, sqlalchemy as sa, poolfork;"
-        "spec = importlib.util.spec_from_file_location('copied', sys.modules['poolfork.guard'].__file__);"
+        "where = importlib.util.find_spec('poolfork.guard').origin;"
+        "spec = importlib.util.spec_from_file_location('copied', where);"
         "copied = importlib.util.module_from_spec(spec); spec.loader.exec_module(copied);"
         "[guard(sa.create_engine(sys.argv[1])) for guard in (poolfork.guard, copied.guard)]"
     )
