@@ -442,7 +442,7 @@ def meaningless(driver: Driver, how: Recipe, hazard: Hazard) -> str | None:
     if hazard.name == "c-fork" and how.start != "fork":
         return f"{how.start} starts a new program: there is no bare fork from C"
     if how.start == "spawn" and hazard.name not in _SPAWNED:
-        return "a new program, as with forkserver, which is measured; each spawned child costs a second"
+        return _AS_FORKSERVER
     return None
 
 
@@ -454,7 +454,7 @@ def told_elsewhere(how: Recipe, hazard: Hazard, variant: str) -> str | None:
     if how.name == "guard":
         return None
     if how.start == "spawn":
-        return "a new program, as with forkserver, which is measured; each spawned child costs a second"
+        return _AS_FORKSERVER
     if reason := _AS_GOODBYE_EXIT.get((hazard.name, variant)):
         return f"{reason}: as measured on goodbye-exit"
     if hazard.name in _OF_ITS_OWN.get(how.name, (hazard.name,)):
@@ -465,6 +465,7 @@ def told_elsewhere(how: Recipe, hazard: Hazard, variant: str) -> str | None:
 
 
 _SPAWNED = ("crossed",)
+_AS_FORKSERVER = "a new program, as with forkserver, which is measured; each spawned child costs a second"
 # The hazards on which a recipe can do otherwise than the recipe that tells its outcome.
 _OF_ITS_OWN = {
     "at-fork": ("crossed", "starved", "grandchild", "c-fork", "event-loop"),

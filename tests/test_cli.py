@@ -14,6 +14,7 @@ from collections.abc import Iterator
 import psutil
 import pytest
 import sqlalchemy as sa
+from processes import alive, below
 
 from poolfork import servers
 
@@ -119,23 +120,16 @@ def test_user_who_stops_a_check_leaves_nothing(url: str, how: signal.Signals) ->
     try:
         deadline = time.monotonic() + 60
         while (len(ours) < 4 or not tables()) and time.monotonic() < deadline:
-            ours |= set(psutil.Process(check.pid).children(recursive=True))
+            ours |= below(check.pid)
             time.sleep(0.05)
         assert len(ours) >= 4 and tables(), "it is measuring"
-        ours |= set(psutil.Process(check.pid).children(recursive=True))
+        ours |= below(check.pid)
         os.kill(check.pid, how)
         assert check.wait(40) == (130 if how == signal.SIGINT else -how)
     finally:
         check.kill()
         check.wait(10)
     deadline = time.monotonic() + 40
-    while (tables() or any(map(_alive, ours))) and time.monotonic() < deadline:
+    while (tables() or any(map(alive, ours))) and time.monotonic() < deadline:
         time.sleep(0.1)
-    assert tables() == [] and [process for process in ours if _alive(process)] == []
-
-
-def _alive(process: psutil.Process) -> bool:
-    try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
+    assert tables() == [] and [process for process in ours if alive(process)] == []

@@ -19,6 +19,7 @@ from typing import Any
 import psutil
 import pytest
 import sqlalchemy as sa
+from processes import alive, below, in_folder
 
 from poolfork import servers
 from poolfork import table as tables
@@ -237,10 +238,10 @@ def test_user_who_stops_a_table_leaves_nothing(
     ours: set[psutil.Process] = set()
     try:
         deadline = time.monotonic() + 60
-        while not _in_folder(folder) or not any(_is_a_cells(table.pid, process) for process in ours):
+        while not in_folder(folder) or not any(_is_a_cells(table.pid, process) for process in ours):
             assert table.poll() is None and time.monotonic() < deadline, "it does not measure"
-            ours |= set(psutil.Process(table.pid).children(recursive=True))
-        ours |= _in_folder(folder) | set(psutil.Process(table.pid).children(recursive=True))
+            ours |= below(table.pid)
+        ours |= in_folder(folder) | below(table.pid)
         os.kill(table.pid, how)
         assert table.wait(40) == (130 if how == signal.SIGINT else -how)
     finally:
@@ -248,21 +249,11 @@ def test_user_who_stops_a_table_leaves_nothing(
         table.wait(10)
     deadline = time.monotonic() + 40
     while time.monotonic() < deadline and (
-        any(map(_alive, ours)) or _in_folder(folder) or any(folder.iterdir())
+        any(map(alive, ours)) or in_folder(folder) or any(folder.iterdir())
     ):
         time.sleep(0.1)
-    assert [process for process in ours | _in_folder(folder) if _alive(process)] == []
+    assert [process for process in ours | in_folder(folder) if alive(process)] == []
     assert list(folder.iterdir()) == []
-
-
-def _in_folder(folder: pathlib.Path) -> set[psutil.Process]:
-    """The processes at work in a folder: servers, whose parent has left them to init."""
-    found = set()
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error):
-            if process.cwd().startswith(f"{folder}/"):
-                found.add(process)
-    return found
 
 
 def _is_a_cells(table: int, process: psutil.Process) -> bool:
@@ -271,10 +262,3 @@ def _is_a_cells(table: int, process: psutil.Process) -> bool:
         above = [parent.pid for parent in process.parents()]
         return "poolfork.nursery" in " ".join(process.cmdline()) and table in above[2:]
     return False
-
-
-def _alive(process: psutil.Process) -> bool:
-    try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
