@@ -385,6 +385,9 @@ def main() -> None:
         nurseries.append(nursery)
     for nursery in nurseries:
         os.waitpid(nursery, 0)
+    os.killpg(
+        0, signal.SIGCONT
+    )  # a forkserver's child is in no cell's session: one that is stopped ends once it goes on
 
 
 def _serve(line: int, dialect: str) -> None:

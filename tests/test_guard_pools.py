@@ -341,11 +341,11 @@ def test_guard_is_idempotent_and_can_be_undone(server: str) -> None:
 def test_package_imports_sqlalchemy_when_the_guard_is_asked_for() -> None:
     """``scan`` needs none of it; and ``poolfork.guard`` stays the function, whoever imports the module first."""
     told = (
-        "import sys, poolfork; assert 'sqlalchemy' not in sys.modules, 'early';"
-        "import poolfork.guard; from poolfork.guard import guard, GuardWarning;"
-        "import poolfork as package; from poolfork import *;"
-        "assert guard is package.guard is poolfork.guard and package.GuardWarning is GuardWarning;"
-        "assert {*package.__all__} <= {*dir(package)} & {*globals()} and not hasattr(package, 'nothing')"
+        "import sys, types, poolfork; assert 'sqlalchemy' not in sys.modules, 'early';"
+        "import poolfork.guard; from poolfork.guard import guard as function, GuardWarning as warning;"
+        "assert type(function) is types.FunctionType and poolfork.guard is function;"
+        "from poolfork import *; assert guard is function and GuardWarning is warning;"
+        "assert {*poolfork.__all__} <= {*dir(poolfork)} & {*globals()} and not hasattr(poolfork, 'nothing')"
     )
     subprocess.run([sys.executable, "-c", told], check=True, timeout=60)
 
