@@ -222,7 +222,7 @@ def test_rehearsal_leaves_nothing_to_inherit() -> None:
 def test_user_who_stops_a_table_leaves_nothing(
     how: signal.Signals, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    """Ctrl-C, kill and kill -9 while it measures: no server, no nursery, no child and no folder stays."""
+    """Ctrl-C, kill and kill -9 while it measures: no server, no nursery and no folder stays, nor a child that was stopped."""
     folder = tmp_path_factory.mktemp("t")
     for above in (folder, *folder.parents[:3]):  # as root, PostgreSQL runs as nobody
         with contextlib.suppress(PermissionError):
@@ -238,10 +238,11 @@ def test_user_who_stops_a_table_leaves_nothing(
     ours: set[psutil.Process] = set()
     try:
         deadline = time.monotonic() + 60
-        while not in_folder(folder) or not any(_is_a_cells(table.pid, process) for process in ours):
+        while not any(_is_stopped(process) for process in ours if _is_a_forkservers(process)):
             assert table.poll() is None and time.monotonic() < deadline, "it does not measure"
             ours |= below(table.pid)
         ours |= in_folder(folder) | below(table.pid)
+        assert any("postgres" in process.name() for process in ours if alive(process))
         os.kill(table.pid, how)
         assert table.wait(40) == (130 if how == signal.SIGINT else -how)
     finally:
@@ -256,9 +257,20 @@ def test_user_who_stops_a_table_leaves_nothing(
     assert list(folder.iterdir()) == []
 
 
-def _is_a_cells(table: int, process: psutil.Process) -> bool:
-    """Whether it is a cell's parent, or a child of one: below the table, the nurseries' first process and a nursery."""
+def _is_a_forkservers(process: psutil.Process) -> bool:
+    """Whether a forkserver forked it: in no session of a cell, it is not ended with one."""
     with contextlib.suppress(psutil.Error):
-        above = [parent.pid for parent in process.parents()]
-        return "poolfork.nursery" in " ".join(process.cmdline()) and table in above[2:]
+        parent = process.parent()
+        return parent is not None and all(
+            "multiprocessing.forkserver" in " ".join(one.cmdline()) for one in (process, parent)
+        )
+    return False
+
+
+def _is_stopped(process: psutil.Process) -> bool:
+    """Stop it, as a probe may at any moment, so that its alarm does not end it; whether it lived to be stopped."""
+    with contextlib.suppress(psutil.Error):
+        process.suspend()
+        time.sleep(0.02)
+        return process.status() == psutil.STATUS_STOPPED
     return False
