@@ -229,7 +229,7 @@ def test_user_who_stops_a_table_leaves_nothing(
             above.chmod(above.stat().st_mode | 0o011)
     table = subprocess.Popen(
         [
-            sys.executable, "-m", "poolfork", "table", "--no-cache", "--repeat", "20", "--driver", "psycopg",
+            sys.executable, "-m", "poolfork", "table", "--no-cache", "--repeat", "60", "--driver", "psycopg",
             "--hazard", "crossed", "--recipe", "guard", "--recipe", "forkserver",
         ],
         cwd=ROOT, env=os.environ | {"TMPDIR": str(folder)},
@@ -238,7 +238,7 @@ def test_user_who_stops_a_table_leaves_nothing(
     ours: set[psutil.Process] = set()
     try:
         deadline = time.monotonic() + 60
-        while not any(_is_stopped(process) for process in ours if _is_a_forkservers(process)):
+        while not _stops_a_child(table.pid, ours):
             assert table.poll() is None and time.monotonic() < deadline, "it does not measure"
             ours |= below(table.pid)
         ours |= in_folder(folder) | below(table.pid)
@@ -257,20 +257,21 @@ def test_user_who_stops_a_table_leaves_nothing(
     assert list(folder.iterdir()) == []
 
 
-def _is_a_forkservers(process: psutil.Process) -> bool:
-    """Whether a forkserver forked it: in no session of a cell, it is not ended with one."""
-    with contextlib.suppress(psutil.Error):
-        parent = process.parent()
-        return parent is not None and all(
-            "multiprocessing.forkserver" in " ".join(one.cmdline()) for one in (process, parent)
-        )
-    return False
+def _stops_a_child(table: int, processes: set[psutil.Process]) -> bool:
+    """Stop a forkserver's child, as a probe may at any moment, and first the cells, which would let it go on.
 
-
-def _is_stopped(process: psutil.Process) -> bool:
-    """Stop it, as a probe may at any moment, so that its alarm does not end it; whether it lived to be stopped."""
-    with contextlib.suppress(psutil.Error):
-        process.suspend()
-        time.sleep(0.02)
-        return process.status() == psutil.STATUS_STOPPED
-    return False
+    It is in no session of a cell, hence not ended with one, and while it is stopped its alarm does not end it either.
+    """
+    cells, children = [], []
+    for process in processes:
+        with contextlib.suppress(psutil.Error):
+            above = process.parents()
+            if "multiprocessing.forkserver" not in " ".join(process.cmdline()):
+                cells += [process] * (table in [parent.pid for parent in above[2:]])
+            elif "multiprocessing.forkserver" in " ".join(above[0].cmdline()):
+                children.append(process)
+    for process in cells + children if children else []:
+        with contextlib.suppress(psutil.Error):
+            process.suspend()
+    time.sleep(0.02)
+    return any(alive(child) and child.status() == psutil.STATUS_STOPPED for child in children)
