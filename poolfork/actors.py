@@ -463,9 +463,8 @@ class Parent(Actor):
     def forks(self, step: Callable[[Child], None], count: int) -> list[Born]:
         """Start so many children the recipe's way, one right after the other; they leave by ``_exit``."""
         if self.recipe.start != "fork" or self.recipe.dispose_before_fork:
-            return [
-                self.fork(step) for _ in range(count)
-            ]  # after a dispose() threads shall use the pool again
+            # One by one: after a dispose() the threads shall use the pool again.
+            return [self.fork(step) for _ in range(count)]
         self.step("the children are started")
         lines = [Line.pair() for _ in range(count)]
         born = []

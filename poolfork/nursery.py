@@ -385,9 +385,8 @@ def main() -> None:
         nurseries.append(nursery)
     for nursery in nurseries:
         os.waitpid(nursery, 0)
-    os.killpg(
-        0, signal.SIGCONT
-    )  # a forkserver's child is in no cell's session: one that is stopped ends once it goes on
+    # A forkserver's child is in no cell's session: one that was stopped ends when it goes on, its line being closed.
+    os.killpg(0, signal.SIGCONT)
 
 
 def _serve(line: int, dialect: str) -> None:
